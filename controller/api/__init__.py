@@ -1,0 +1,1 @@
+"""Trimmed, frozen structs of the objects that the controller reads, and label selectors."""

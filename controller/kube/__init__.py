@@ -1,0 +1,1 @@
+"""A small client-go that knows nothing of upgrades."""

@@ -1,0 +1,1 @@
+"""Effects: events to requests, caches to snapshots, decisions to API calls."""

@@ -1,0 +1,85 @@
+"""Evictions are lawful (S3), each asked for with patience and once (S15)."""
+
+import math
+from typing import TYPE_CHECKING
+
+from tests.checker.events import Event, Obj
+from tests.checker.names import cordoned
+from tests.sim.objects import node_of
+
+if TYPE_CHECKING:
+    from tests.checker.checker import Checker
+
+EVICTING = {"drain-required", "pod-deletion-required"}
+RETRY = 5.0
+MISJUDGED = 1.5
+"""Seconds by which the time of a server whose clock drifts may be misjudged, as it is told in whole ones."""
+
+
+def uid_asked(entry: Event) -> str:
+    """The uid that a deletion or an eviction names as its precondition."""
+    body = entry.body or {}
+    return str((body.get("deleteOptions", body).get("preconditions") or {}).get("uid", ""))
+
+
+class EvictionRules:
+    """Judges every eviction of ours, for whichever driver it was."""
+
+    def __init__(self, checker: "Checker") -> None:
+        self._checker = checker
+        self._sight = checker.sight
+        self._evicted: dict[str, float] = {}
+        # When it was asked for last, and what the server's clock said.
+        self._refused: dict[str, tuple[float, float]] = {}
+        self._budget_changed = 0.0
+
+    def budget_changed(self, entry: Event) -> None:
+        """A budget's status or spec is another."""
+        self._budget_changed = entry.at
+
+    def asked(self, entry: Event, since: float) -> None:
+        pod = entry.old
+        if pod is None:
+            return
+        name, uid = node_of(pod), pod["metadata"]["uid"]
+        self._patience(entry, pod, since)
+        if entry.code >= 400:
+            return
+        if uid_asked(entry) != uid:
+            self._checker.violate("S3", name, f"evicted {entry.key} without its uid")
+        if self._evicted.get(uid, entry.sent) < since:
+            self._checker.violate("S15", name, f"evicted {entry.key} again")
+        self._evicted.setdefault(uid, entry.at)
+        self._lawful(entry, pod, since)
+        if len(self._evicted) + len(self._refused) > 8192:
+            self._forget(entry.at)
+
+    def _lawful(self, entry: Event, pod: Obj, since: float) -> None:
+        name, uid = node_of(pod), pod["metadata"]["uid"]
+        nodes = self._sight.during("nodes", name, since)
+        judges = [j for j in self._checker.judges if any(cordoned(n) and j.names.state(n) in EVICTING for n in nodes)]
+        if not judges:
+            states = [j.names.state(nodes[-1]) or "unknown" for j in self._checker.judges]
+            self._checker.violate("S3", name, f"evicted {entry.key} in {states}, cordoned {cordoned(nodes[-1])}")
+            return
+        pods = [p for p in self._sight.during("pods", entry.key, since) if p and p["metadata"]["uid"] == uid]
+        if not any(j.pods.evictable(p, policy) for j in judges for p in (*pods, pod) for policy in j.policies(since)):
+            self._checker.violate("S3", name, f"{entry.key} must not be evicted")
+
+    def _patience(self, entry: Event, pod: Obj, since: float) -> None:
+        """Refused by a budget: not again for five seconds, of ours or of the server's, unless a budget changed."""
+        uid = pod["metadata"]["uid"]
+        if entry.code != 429:
+            return
+        last, clock = self._refused.get(uid, (-math.inf, -math.inf))
+        waited, told = entry.sent - last, entry.clock - clock
+        enough = waited >= RETRY - 1.0 or (told > waited + 0.1 and told >= RETRY - MISJUDGED)
+        if not enough and self._budget_changed < last - (entry.sent - since):
+            self._checker.violate("S15", node_of(pod), f"{entry.key} asked for again after {waited:.1f} s")
+        self._refused[uid] = entry.sent, entry.clock
+
+    def _forget(self, now: float) -> None:
+        for uid in [u for u, at in self._evicted.items() if at < now - 7200]:
+            del self._evicted[uid]
+        for uid in [u for u, (at, _) in self._refused.items() if at < now - 7200]:
+            del self._refused[uid]

@@ -1,0 +1,316 @@
+"""What really happened, for the checker: every write in the order of resourceVersion, and who did it.
+
+A watch of each kind (W) gives every version of every object of a world; the audit log (A) says whose write made it, when it
+was asked for, and with what body. They are joined by the object and the resourceVersion of the answer. An eviction answers
+with a Status instead: it is the version that sets deletionTimestamp. What was refused, or changed nothing, is in the audit
+log alone, and so are the policies of other operators, whose kinds come and go. Judged is what the controller did; an
+administrator, or a test that acts as one, may do anything.
+
+How old a view may be is measured: two seconds, as in the simulator, and what the machine lost meanwhile, and how late our
+own watches were told.
+"""
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Self
+
+from tests.checker import Event, Subject
+from tests.cluster.breath import Breath
+from tests.cluster.subjects import FOREIGN, SEEDS, Policy, translated
+from tools.controlplane.api import PATIENCE, Api
+from tools.controlplane.audit import Request
+from tools.controlplane.resources import (
+    CONTROLLER_REVISIONS,
+    DAEMON_SETS,
+    LEASES,
+    NODES,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    Object,
+    Resource,
+    key,
+)
+
+POLICIES = Resource("nvidia.com/v1", "driverupgradepolicies", "DriverUpgradePolicy")
+AGENT = "driver-upgrade/"
+LATELY = 500
+WINDOW = 2.0
+"""Seconds: what others did shortly before one of our writes need not have been known yet."""
+BEHIND = 10.0
+"""Seconds before a write in which what held the machine, or a watch, up may have kept us from knowing."""
+IGNORED = frozenset({"events", "leases", "tokenreviews", "subjectaccessreviews"})
+VERBS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETE"}
+_PRESETS = {foreign.plural: preset for preset, foreign in FOREIGN.items()}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of one object, as a watch showed it, or the audit log."""
+
+    number: int
+    kind: str
+    key: str
+    obj: Object
+    deleted: bool
+    seen: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Which other operators' kinds the controller acts on from a moment on: presets, and a namespace for each."""
+
+    number: int
+    seen: float
+    presets: Mapping[str, str]
+
+
+class Evidence:
+    """Records every version of a world's objects from its start; an async context manager."""
+
+    def __init__(self, api: Api, nodes: str, namespaces: tuple[str, ...], domain: str) -> None:
+        self._api = api
+        self._domain = domain
+        self._scopes = [(NODES, "", nodes)]
+        for namespace in namespaces:
+            self._scopes += [(resource, namespace, "") for resource in (PODS, POD_DISRUPTION_BUDGETS)]
+        self._scopes += [(resource, namespaces[0], "") for resource in (DAEMON_SETS, CONTROLLER_REVISIONS, POLICIES, LEASES)]
+        self._home = namespaces[0]
+        self._namespaces = frozenset(namespaces)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sources: list[Sources] = []
+        self._lags: list[tuple[float, float]] = []
+        self.breath = Breath()
+        self.lag = 0.0
+        """Seconds by which the controller's view may be behind for a reason of the test's own, such as a proxy."""
+        self.versions: list[Version] = []
+        self._known: set[tuple[str, int]] = set()
+        self._latest: dict[tuple[str, str], int] = {}
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.breath.__aenter__()
+        for resource, namespace, labels in self._scopes:
+            query = {"labelSelector": labels} if labels else {}
+            listing = await self._api.request("GET", resource.path(namespace), **query)
+            for obj in listing["items"]:
+                self._take(resource, obj, deleted=False)
+            follow = self._follow(resource, namespace, labels, listing["metadata"]["resourceVersion"])
+            self._tasks.append(asyncio.create_task(follow, name=f"evidence of {resource.plural}"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.breath.__aexit__()
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def now(self) -> int:
+        """The resourceVersion of this moment."""
+        return int((await self._api.request("GET", NODES.path(), limit="1"))["metadata"]["resourceVersion"])
+
+    async def configured(self, sources: Mapping[str, str]) -> None:
+        """From now on the controller acts on these kinds of other operators: a namespace for each."""
+        if sources != (self._sources[-1].presets if self._sources else {}):
+            self._sources.append(Sources(await self.now(), time.time(), sources))
+
+    def unexplained(self, requests: Iterable[Request]) -> bool:
+        """Whether the audit log does not say yet whose some version of a node is: its line comes after the answer."""
+        told = {(r.name, _version(r)) for r in requests if r.resource == "nodes"}
+        seen = {(v.key, v.number) for v in self.versions if v.kind == "nodes" and not v.deleted}
+        return not seen <= told
+
+    async def caught_up(self) -> None:
+        """Waits until every object is known as it is now."""
+        for resource, namespace, labels in self._scopes:
+            for obj in await self._api.list(resource, namespace, labels=labels):
+                await self._shown((resource.plural, key(obj)), int(obj["metadata"]["resourceVersion"]))
+
+    async def _shown(self, what: tuple[str, str], number: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while self._latest.get(what, 0) < number:
+                self._news.clear()
+                await self._news.wait()
+
+    async def _follow(self, resource: Resource, namespace: str, labels: str, version: str) -> None:
+        async with aclosing(self._api.watch(resource, namespace, labels=labels, version=version)) as events:
+            async for kind, obj in events:
+                self._take(resource, obj, deleted=kind == "DELETED")
+
+    def _take(self, resource: Resource, obj: Object, *, deleted: bool) -> None:
+        number = int(obj["metadata"]["resourceVersion"])
+        if (resource.plural, number) in self._known:
+            return
+        self._known.add((resource.plural, number))
+        now = datetime.now().astimezone().timestamp()
+        self._latest[resource.plural, key(obj)] = number
+        self._news.set()
+        self.versions.append(Version(number, resource.plural, key(obj), obj, deleted, now))
+
+    def subjects(self, requests: Iterable[Request]) -> list[Subject]:
+        """Whom to judge, of the policies of one driver the one first that has a node which several select."""
+        policies = {v.key: Policy(v.kind, self._home, v.obj) for v in self.versions if v.kind == POLICIES.plural}
+        for version in (v for v in self._told_by_audit(requests) if not v.deleted):
+            preset = _PRESETS.get(version.kind, "")
+            policies[f"{version.kind} {version.key}"] = Policy(version.kind, self._home, version.obj, FOREIGN.get(preset))
+        daemonsets = [v.obj for v in self.versions if v.kind == "daemonsets"]
+        found = (policy.subject(daemonsets, self._domain) for policy in sorted(policies.values(), key=lambda p: p.age))
+        return [subject for subject in found if subject is not None]
+
+    def concerns(self, request: Request) -> bool:
+        """Whether a request is about this world."""
+        if request.resource == "nodes":
+            return ("nodes", request.name) in self._latest
+        if request.resource in _PRESETS:
+            return bool(self._sources)
+        return request.namespace in self._namespaces
+
+    def events(self, requests: Iterable[Request]) -> Iterator[Event]:
+        """Everything in order: each version with its author, and our refused writes among them."""
+        requests = [request for request in requests if "dryRun=" not in request.uri]
+        story = _Story(requests)
+        current: dict[tuple[str, str], Object] = {}
+        versions = [*self.versions, *self._foreign(requests)]
+        for version in sorted(versions, key=lambda v: v.number):
+            yield from story.refused_before(version.seen, current)
+            old = current.get((version.kind, version.key))
+            new = None if version.deleted else version.obj
+            event = story.event(version, old, new)
+            self._lags.append((event.at, version.seen - event.at))
+            yield event
+            if new is None:
+                current.pop((version.kind, version.key), None)
+            else:
+                current[version.kind, version.key] = new
+        yield from story.refused_before(float("inf"), current)
+
+    def window(self, entry: Event) -> float:
+        """How old the view may be that one of our writes was decided on."""
+        begin = entry.sent - BEHIND
+        late = [lag for at, lag in self._lags[-LATELY:] if at >= begin]
+        return WINDOW + self.lag + self.breath.between(begin, entry.at) + max(late, default=0.0)
+
+    def _told_by_audit(self, requests: Iterable[Request]) -> Iterator[Version]:
+        """Versions of the seed's kind and of other operators' resources, where the controller has been told of these."""
+        moments = sorted((version.seen, version.number) for version in self.versions)
+        for request in requests:
+            ours = request.resource == SEEDS and request.namespace == self._home
+            theirs = request.resource in _PRESETS and any(_PRESETS[request.resource] in s.presets for s in self._sources)
+            if not (ours or theirs) or request.code not in range(200, 300) or request.subresource:
+                continue
+            at, name = _seconds(request.answered), f"{self._home}/{request.name or _name(request)}"
+            if request.verb == "delete":
+                place = bisect_right(moments, (at, 0))
+                number = moments[place - 1][1] if place else 0
+                yield Version(number, request.resource, name, request.response or {}, deleted=True, seen=at)
+            elif _version(request):
+                yield Version(_version(request), request.resource, name, request.response, deleted=False, seen=at)
+
+    def _foreign(self, requests: Iterable[Request]) -> Iterator[Version]:
+        """The same, in our kind's words; each anew where the controller's configuration turns it on or off."""
+        latest: dict[str, Version] = {}
+        told = deque(sorted(self._told_by_audit(requests), key=lambda v: v.number))
+        for turn in self._sources:
+            while told and told[0].number <= turn.number:
+                latest[told[0].key] = told[0]
+                yield self._in_our_words(told.popleft())
+            for version in latest.values():
+                if version.kind in _PRESETS and not version.deleted:
+                    yield self._in_our_words(replace(version, number=turn.number, seen=turn.seen))
+        yield from map(self._in_our_words, told)
+
+    def _in_our_words(self, version: Version) -> Version:
+        if version.kind not in _PRESETS or version.deleted:
+            return version
+        preset = _PRESETS[version.kind]
+        turns = [turn for turn in self._sources if turn.number <= version.number]
+        enabled = bool(turns) and preset in turns[-1].presets
+        return replace(version, obj=translated(FOREIGN[preset], version.obj, self._domain, enabled=enabled))
+
+
+class _Story:
+    """The audit log's side."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self._by_version: dict[tuple[str, str, str], Request] = {}
+        self._evictions: dict[str, list[Request]] = {}
+        self._others: list[Request] = []
+        for request in sorted(requests, key=lambda r: r.answered):
+            made = str(((request.response or {}).get("metadata") or {}).get("resourceVersion", ""))
+            where = (request.resource, _key(request), made)
+            if request.subresource == "eviction" and request.code in range(200, 300):
+                self._evictions.setdefault(_key(request), []).append(request)
+            elif made and request.code in range(200, 300) and where not in self._by_version:
+                self._by_version[where] = request
+            elif ours(request) and request.resource not in IGNORED:
+                self._others.append(request)
+
+    def event(self, version: Version, old: Object | None, new: Object | None) -> Event:
+        """One version and whose it is."""
+        request = self._by_version.get((version.kind, version.key, str(version.number)))
+        if request is None and version.kind == "pods" and _leaves(old, version.obj):
+            request = self._eviction(version)
+        if request is None:
+            verb = "POST" if old is None else "DELETE" if new is None else "PATCH"
+            return Event(version.seen, version.seen, "cluster", verb, version.kind, version.key, "", old, new, None, 200)
+        return _event(request, old, new)
+
+    def _eviction(self, version: Version) -> Request | None:
+        """The accepted eviction of this pod: the first that has not been told yet."""
+        waiting = self._evictions.get(version.key, [])
+        return waiting.pop(0) if waiting else None
+
+    def refused_before(self, moment: float, current: Mapping[tuple[str, str], Object]) -> Iterator[Event]:
+        """Our writes without an effect, answered until then; the rest of the evictions at the end."""
+        while self._others and _seconds(self._others[0].answered) <= moment:
+            request = self._others.pop(0)
+            old = current.get((request.resource, _key(request)))
+            yield _event(request, old, old)
+
+
+def uid_of(request: Request) -> str:
+    """The pod that asked: the last word of the user agent."""
+    return request.user_agent.rpartition(" ")[2]
+
+
+def ours(request: Request) -> bool:
+    """Whether the controller asked, by its program; the command line has another agent, and is people."""
+    return request.user_agent.startswith(AGENT)
+
+
+def _event(request: Request, old: Object | None, new: Object | None) -> Event:
+    verb = "EVICT" if request.subresource == "eviction" else VERBS[request.verb]
+    sub = "status" if request.subresource == "status" else ""
+    person = "driver-upgrade" in request.user_agent or request.client == "kubectl"
+    who = "controller" if ours(request) else "admin" if person else request.client
+    sent, at = _seconds(request.received), _seconds(request.answered)
+    body = request.body if ours(request) else None
+    pod = uid_of(request) if ours(request) and request.resource not in IGNORED - {"leases"} else ""
+    return Event(at, sent, who, verb, request.resource, _key(request), sub, old, new, body, request.code, pod)
+
+
+def _leaves(old: Object | None, obj: Object) -> bool:
+    return "deletionTimestamp" in obj["metadata"] and (old is None or "deletionTimestamp" not in old["metadata"])
+
+
+def _key(request: Request) -> str:
+    return f"{request.namespace}/{request.name}" if request.namespace else request.name
+
+
+def _name(request: Request) -> str:
+    return str(((request.response or {}).get("metadata") or {}).get("name", ""))
+
+
+def _version(request: Request) -> int:
+    """Of the object that a write made; 0 where the answer says none."""
+    return int(((request.response or {}).get("metadata") or {}).get("resourceVersion") or 0)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

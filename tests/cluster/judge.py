@@ -1,0 +1,115 @@
+"""The checker's judgement of one world, from its evidence: S1 to S16 always, L1 to L6 where they can be judged.
+
+That a rollout is at rest (L1 to L3, L5) is known by what the test has awaited: all its nodes done, and nobody but the
+controller has written anything since. Who could have led next, and when no controller ran at all, is known by the processes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tests.checker import Checker, Event
+from tests.cluster.evidence import Evidence
+from tests.cluster.process import Process
+from tools.controlplane.audit import Request
+
+LEASE = "driver-upgrade"
+MARK = "driver-upgrade.test/mark"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A world, to be judged."""
+
+    evidence: Evidence
+    requests: Sequence[Request]
+    namespace: str
+    processes: Sequence[Process]
+    done: int
+    """The resourceVersion at which all nodes were last seen done; 0 where they never were."""
+
+    def lease(self) -> str:
+        """The Lease that every controller of this world takes part in; empty where one acts without."""
+        elected = all("--leader-elect" in process.flags for process in self.processes)
+        return f"{self.namespace}/{LEASE}" if self.processes and elected else ""
+
+    def running(self, moment: float) -> bool:
+        """Whether some controller ran then, and knew the cluster."""
+        return any(p.synced <= moment < p.over for p in self.processes)
+
+    def stopped(self, moment: float) -> list[Process]:
+        """Who had been asked to stop by then, and had nothing in its way."""
+        return [p for p in self.processes if p.asked and p.over <= moment] if not self.evidence.lag else []
+
+    def standby(self, begin: float, end: float) -> float | None:
+        """What a succession between two moments may take longer; None where nobody stood by all the time."""
+        stood = [p for p in self.processes if p.synced < begin and p.over > end and not p.signalled]
+        return self.evidence.breath.between(begin, end) if len(stood) > 0 else None
+
+
+def judge(case: Case, *, at_rest: bool = False) -> list[str]:
+    """The violations, each with what happened to its node shortly before; none is good.
+
+    Args:
+        case: The world.
+        at_rest: Whether all that could be done must be done, though the nodes were never seen to be (L1-L3, L5).
+    """
+    evidence = case.evidence
+    requests = [request for request in case.requests if evidence.concerns(request)]
+    subjects = evidence.subjects(requests)
+    if not subjects:
+        return []
+    checker = Checker(subjects, window=evidence.window, lease=case.lease(), causal=True)
+    checker.leaders.standby = case.standby
+    told: list[Event] = []
+    stories: list[str] = []
+    touched = False
+    for event in evidence.events(requests):
+        if event.kind == "leases" and not event.ours:
+            continue  # nobody can know at once of a person's edit; judged is that nobody else acts meanwhile
+        if not case.running(event.at):
+            checker.disturb(event.at)
+        for process in case.stopped(event.at):
+            checker.leaders.asked(process.identity)
+        before = len(checker.violations)
+        checker.take(event)
+        checker.look(event.at)
+        told.append(event)
+        touched = touched or (_by_people(event) and _number(event) > case.done)
+        stories += [_with_story(text, told) for text in checker.violations[before:]]
+    if told and (at_rest or (case.done and not touched and not checker.in_progress())):
+        before = len(checker.violations)
+        checker.rest(told[-1].at)
+        stories += [_with_story(text, told) for text in checker.violations[before:]]
+    return stories
+
+
+def _by_people(event: Event) -> bool:
+    """Whether somebody meant something: not the marks by which a recorder knows how far it is."""
+    if event.actor != "admin" or event.key.partition("/")[2].startswith("mark-"):
+        return False
+    return _plain(event.old) != _plain(event.new)
+
+
+def _plain(obj: object) -> object:
+    if not isinstance(obj, dict):
+        return obj
+    meta = {k: v for k, v in obj["metadata"].items() if k not in {"resourceVersion", "managedFields"}}
+    meta["annotations"] = {k: v for k, v in (meta.get("annotations") or {}).items() if k != MARK}
+    return {**obj, "metadata": meta}
+
+
+def _number(event: Event) -> int:
+    return int(((event.new or event.old or {}).get("metadata") or {}).get("resourceVersion") or 0)
+
+
+def _with_story(violation: str, told: Iterable[Event]) -> str:
+    shown = [_line(event) for event in told if event.ours or event.kind == "nodes"][-12:]
+    return "\n    ".join([violation, *shown])
+
+
+def _line(event: Event) -> str:
+    node = event.new or event.old or {}
+    labels = {k: v for k, v in (node.get("metadata", {}).get("labels") or {}).items() if "driver-upgrade" in k}
+    spec = node.get("spec") or {}
+    cordon = " cordoned" if spec.get("unschedulable") else ""
+    return f"{event.at:.3f} {event.actor} {event.verb} {event.kind}/{event.key} {event.code}{cordon} {labels or ''}"

@@ -1,0 +1,161 @@
+"""The lists of the status: the right nodes in the right order, and never too much."""
+
+import msgspec
+import pytest
+
+from controller.upgrade.actions import Decision
+from controller.upgrade.facts import ORDINARY, SAFE_LOAD, Ask, Facts
+from controller.upgrade.fleet import Fleet, Tally
+from controller.upgrade.reasons import Blocker, Reason
+from controller.upgrade.record import Failure
+from controller.upgrade.states import State
+from controller.upgrade.summary import (
+    MAX_BLOCKERS_IN_ALL,
+    MAX_NODES,
+    active_item,
+    active_names,
+    bounded,
+    failed_item,
+    failed_names,
+    stamp,
+    targets,
+    waiting,
+    waiting_for,
+)
+from controller.upgrade.survey import headline
+from tests.unit.upgrade.builders import ENTERED, NOW, policy, record
+
+DRAIN, FAILED, REQUIRED, DONE = State.DRAIN_REQUIRED, State.UPGRADE_FAILED, State.UPGRADE_REQUIRED, State.UPGRADE_DONE
+MOST_BYTES = 400_000
+"""Well within what etcd takes for one object (1.5 MiB)."""
+
+
+def tally(*nodes: Facts) -> Tally:
+    made = Fleet()
+    for number, facts in enumerate(nodes):
+        made.update("gpu", f"n{number:04}", facts)
+    return made.tally("gpu", "p")
+
+
+def node(
+    state: State, since: float = NOW, *, blocked: Reason | None = None, rank: int = ORDINARY, target: str = "ds@2"
+) -> Facts:
+    ask = Ask.GRANT if state is REQUIRED else Ask.NOTHING
+    return Facts("p", state, True, state is DRAIN, True, target, "", ask, rank, blocked, since)
+
+
+def test_active_nodes_are_those_that_have_been_there_longest():
+    many = [node(DRAIN, NOW - n) for n in range(MAX_NODES + 50)]
+    names = active_names(tally(*many, node(FAILED), node(DONE)))
+    assert len(names) == MAX_NODES
+    assert names[0] == f"n{MAX_NODES + 49:04}"
+
+
+def test_failed_nodes_are_the_latest():
+    names = failed_names(tally(*(node(FAILED, NOW - n) for n in range(MAX_NODES + 50)), node(DRAIN)))
+    assert len(names) == MAX_NODES
+    assert names[0] == "n0000"
+
+
+def test_an_active_node_says_what_it_waits_for():
+    blocker = Blocker(Reason.POD_DISRUPTION_BUDGET, "work", "web", "needs 1, has 1", NOW)
+    decision = Decision(DRAIN, reason=Reason.POD_DISRUPTION_BUDGET, message="1 left", blockers=(blocker,), deadline=NOW + 60)
+    assert active_item("n1", record(DRAIN), decision) == {
+        "node": "n1",
+        "state": "drain-required",
+        "since": stamp(ENTERED),
+        "deadline": stamp(NOW + 60),
+        "reason": "PodDisruptionBudget",
+        "message": "1 left",
+        "blockers": [
+            {
+                "reason": "PodDisruptionBudget",
+                "namespace": "work",
+                "name": "web",
+                "message": "needs 1, has 1",
+                "since": stamp(NOW),
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("decision", [None, Decision(State.VALIDATION_REQUIRED, reason=Reason.VALIDATION_NOT_READY)])
+def test_of_a_node_that_has_moved_on_nothing_old_is_said(decision):
+    assert active_item("n1", record(DRAIN), decision) == {"node": "n1", "state": "drain-required", "since": stamp(ENTERED)}
+
+
+def test_a_failed_node_says_where_and_why():
+    failure = Failure(Reason.DEADLINE_EXCEEDED, DRAIN, "ds@2", "uid", "time is up")
+    found = failed_item("n1", record(FAILED, failure=failure))
+    assert (found["state"], found["reason"], found["message"]) == ("drain-required", "DeadlineExceeded", "time is up")
+    assert failed_item("n1", record(FAILED))["reason"] == "Failed"
+
+
+def test_the_whole_stays_within_what_etcd_takes():
+    words = "\u00fc" * 5000
+    blockers = tuple(Blocker(Reason.EVICTION_DENIED, "n" * 63, "p" * 253, words, NOW) for _ in range(500))
+    decision = Decision(DRAIN, reason=Reason.EVICTION_DENIED, message=words, blockers=blockers, deadline=NOW)
+    items = bounded(active_item("n" * 253, record(DRAIN), decision) for _ in range(MAX_NODES))
+    assert all(item["blockers"] for item in items)
+    assert sum(len(item["blockers"]) for item in items) <= MAX_BLOCKERS_IN_ALL + MAX_NODES
+    assert len(msgspec.json.encode(items)) < MOST_BYTES
+
+
+@pytest.mark.parametrize("at", [None, 0.0, -5.0, 253_402_300_799.9 + 604_800, float("inf")])
+def test_a_time_that_is_none_is_left_out(at):
+    assert stamp(at) == ""
+
+
+def test_waiting_nodes_are_counted_by_reason_each_with_the_first():
+    found = tally(
+        node(REQUIRED),
+        node(REQUIRED, rank=SAFE_LOAD),
+        node(REQUIRED, blocked=Reason.SKIPPED),
+        node(REQUIRED, blocked=Reason.NODE_NOT_READY),
+        node(REQUIRED, blocked=Reason.NODE_NOT_READY),
+        node(DRAIN),
+    )
+    assert waiting(policy(), found) == [
+        {"reason": "NoSlot", "nodes": 2, "example": "n0001"},
+        {"reason": "NodeNotReady", "nodes": 2, "example": "n0003"},
+        {"reason": "Skipped", "nodes": 1, "example": "n0002"},
+    ]
+    assert waiting(policy(paused=True), found)[1] == {"reason": "Paused", "nodes": 2, "example": "n0001"}
+
+
+def test_targets_are_told_with_those_that_run_them():
+    found = tally(node(DONE), node(DONE), node(DRAIN), node(DONE, target="other@7"), node(DONE, target="gone@1"))
+    assert targets(found, {"ds": ("driver", "abc"), "other": ("second", "def")}) == [
+        {"daemonSet": "driver", "uid": "ds", "revision": 2, "hash": "abc", "nodes": 3, "upToDate": 2},
+        {"daemonSet": "second", "uid": "other", "revision": 7, "hash": "def", "nodes": 1, "upToDate": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (["Evicting", "PodDisruptionBudget", "JobsRunning", "PodDisruptionBudget"], "PodDisruptionBudget"),
+        (["Evicting"], ""),
+        (["JobsRunning", "EmptyDirPod"], "EmptyDirPod"),
+    ],
+)
+def test_the_headline_reason_is_that_of_most_active_nodes(reasons, expected):
+    active = [{"node": "n", "reason": reason} for reason in reasons]
+    assert waiting_for(policy(), tally(node(REQUIRED)), active) == expected
+
+
+def test_where_none_is_active_it_is_that_of_most_waiting_nodes():
+    held = [node(REQUIRED, blocked=Reason.SKIPPED), node(REQUIRED, blocked=Reason.SKIPPED), node(REQUIRED)]
+    assert waiting_for(policy(), tally(*held), []) == "Skipped"
+    assert waiting_for(policy(), tally(node(DONE)), []) == ""
+    assert waiting_for(policy(), tally(node(DONE, blocked=Reason.DRIVER_POD_MISSING)), []) == "DriverPodMissing"
+    assert waiting_for(policy(), tally(node(DONE, blocked=Reason.REVISION_UNKNOWN)), []) == ""
+
+
+def test_a_rollout_of_which_nothing_can_begin_is_blocked():
+    assert headline(policy(), tally(node(DONE), node(REQUIRED, blocked=Reason.SKIPPED))) == (
+        "Blocked",
+        "nothing can begin: 1 Skipped",
+    )
+    assert headline(policy(), tally(node(REQUIRED), node(REQUIRED, blocked=Reason.SKIPPED)))[0] == "Upgrading"
+    assert headline(policy(), tally(node(REQUIRED, blocked=Reason.REVISION_UNKNOWN)))[0] == "Upgrading"

@@ -1,0 +1,1 @@
+"""Tools of the project that are not part of the controller: the local control plane, demo and benchmarks."""

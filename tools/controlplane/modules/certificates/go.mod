@@ -1,0 +1,3 @@
+module driver-upgrade.local/tools/certificates
+
+go 1.26.0

@@ -1,0 +1,1 @@
+"""Images for the real node, and how they are built."""

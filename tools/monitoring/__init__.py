@@ -1,0 +1,1 @@
+"""A Prometheus and an Alertmanager (Debian packages) over a running controller, and the dashboard drawn from them."""
