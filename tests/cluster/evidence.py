@@ -22,6 +22,7 @@ from typing import Self
 
 from tests.checker import Event, Subject
 from tests.cluster.breath import Breath
+from tests.cluster.story import Story, Version, name_of, seconds_of, version_of
 from tests.cluster.subjects import FOREIGN, SEEDS, Policy, translated
 from tools.controlplane.api import PATIENCE, Api
 from tools.controlplane.audit import Request
@@ -38,27 +39,12 @@ from tools.controlplane.resources import (
 )
 
 POLICIES = Resource("nvidia.com/v1", "driverupgradepolicies", "DriverUpgradePolicy")
-AGENT = "driver-upgrade/"
 LATELY = 500
 WINDOW = 2.0
 """Seconds: what others did shortly before one of our writes need not have been known yet."""
 BEHIND = 10.0
 """Seconds before a write in which what held the machine, or a watch, up may have kept us from knowing."""
-IGNORED = frozenset({"events", "leases", "tokenreviews", "subjectaccessreviews"})
-VERBS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETE"}
 _PRESETS = {foreign.plural: preset for preset, foreign in FOREIGN.items()}
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of one object, as a watch showed it, or the audit log."""
-
-    number: int
-    kind: str
-    key: str
-    obj: Object
-    deleted: bool
-    seen: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +108,7 @@ class Evidence:
 
     def unexplained(self, requests: Iterable[Request]) -> bool:
         """Whether the audit log does not say yet whose some version of a node is: its line comes after the answer."""
-        told = {(r.name, _version(r)) for r in requests if r.resource == "nodes"}
+        told = {(r.name, version_of(r)) for r in requests if r.resource == "nodes"}
         seen = {(v.key, v.number) for v in self.versions if v.kind == "nodes" and not v.deleted}
         return not seen <= told
 
@@ -174,7 +160,7 @@ class Evidence:
     def events(self, requests: Iterable[Request]) -> Iterator[Event]:
         """Everything in order: each version with its author, and our refused writes among them."""
         requests = [request for request in requests if "dryRun=" not in request.uri]
-        story = _Story(requests)
+        story = Story(requests)
         current: dict[tuple[str, str], Object] = {}
         versions = [*self.versions, *self._foreign(requests)]
         for version in sorted(versions, key=lambda v: v.number):
@@ -204,13 +190,13 @@ class Evidence:
             theirs = request.resource in _PRESETS and any(_PRESETS[request.resource] in s.presets for s in self._sources)
             if not (ours or theirs) or request.code not in range(200, 300) or request.subresource:
                 continue
-            at, name = _seconds(request.answered), f"{self._home}/{request.name or _name(request)}"
+            at, name = seconds_of(request.answered), f"{self._home}/{request.name or name_of(request)}"
             if request.verb == "delete":
                 place = bisect_right(moments, (at, 0))
                 number = moments[place - 1][1] if place else 0
                 yield Version(number, request.resource, name, request.response or {}, deleted=True, seen=at)
-            elif _version(request):
-                yield Version(_version(request), request.resource, name, request.response, deleted=False, seen=at)
+            elif version_of(request):
+                yield Version(version_of(request), request.resource, name, request.response, deleted=False, seen=at)
 
     def _foreign(self, requests: Iterable[Request]) -> Iterator[Version]:
         """The same, in our kind's words; each anew where the controller's configuration turns it on or off."""
@@ -232,85 +218,3 @@ class Evidence:
         turns = [turn for turn in self._sources if turn.number <= version.number]
         enabled = bool(turns) and preset in turns[-1].presets
         return replace(version, obj=translated(FOREIGN[preset], version.obj, self._domain, enabled=enabled))
-
-
-class _Story:
-    """The audit log's side."""
-
-    def __init__(self, requests: Iterable[Request]) -> None:
-        self._by_version: dict[tuple[str, str, str], Request] = {}
-        self._evictions: dict[str, list[Request]] = {}
-        self._others: list[Request] = []
-        for request in sorted(requests, key=lambda r: r.answered):
-            made = str(((request.response or {}).get("metadata") or {}).get("resourceVersion", ""))
-            where = (request.resource, _key(request), made)
-            if request.subresource == "eviction" and request.code in range(200, 300):
-                self._evictions.setdefault(_key(request), []).append(request)
-            elif made and request.code in range(200, 300) and where not in self._by_version:
-                self._by_version[where] = request
-            elif ours(request) and request.resource not in IGNORED:
-                self._others.append(request)
-
-    def event(self, version: Version, old: Object | None, new: Object | None) -> Event:
-        """One version and whose it is."""
-        request = self._by_version.get((version.kind, version.key, str(version.number)))
-        if request is None and version.kind == "pods" and _leaves(old, version.obj):
-            request = self._eviction(version)
-        if request is None:
-            verb = "POST" if old is None else "DELETE" if new is None else "PATCH"
-            return Event(version.seen, version.seen, "cluster", verb, version.kind, version.key, "", old, new, None, 200)
-        return _event(request, old, new)
-
-    def _eviction(self, version: Version) -> Request | None:
-        """The accepted eviction of this pod: the first that has not been told yet."""
-        waiting = self._evictions.get(version.key, [])
-        return waiting.pop(0) if waiting else None
-
-    def refused_before(self, moment: float, current: Mapping[tuple[str, str], Object]) -> Iterator[Event]:
-        """Our writes without an effect, answered until then; the rest of the evictions at the end."""
-        while self._others and _seconds(self._others[0].answered) <= moment:
-            request = self._others.pop(0)
-            old = current.get((request.resource, _key(request)))
-            yield _event(request, old, old)
-
-
-def uid_of(request: Request) -> str:
-    """The pod that asked: the last word of the user agent."""
-    return request.user_agent.rpartition(" ")[2]
-
-
-def ours(request: Request) -> bool:
-    """Whether the controller asked, by its program; the command line has another agent, and is people."""
-    return request.user_agent.startswith(AGENT)
-
-
-def _event(request: Request, old: Object | None, new: Object | None) -> Event:
-    verb = "EVICT" if request.subresource == "eviction" else VERBS[request.verb]
-    sub = "status" if request.subresource == "status" else ""
-    person = "driver-upgrade" in request.user_agent or request.client == "kubectl"
-    who = "controller" if ours(request) else "admin" if person else request.client
-    sent, at = _seconds(request.received), _seconds(request.answered)
-    body = request.body if ours(request) else None
-    pod = uid_of(request) if ours(request) and request.resource not in IGNORED - {"leases"} else ""
-    return Event(at, sent, who, verb, request.resource, _key(request), sub, old, new, body, request.code, pod)
-
-
-def _leaves(old: Object | None, obj: Object) -> bool:
-    return "deletionTimestamp" in obj["metadata"] and (old is None or "deletionTimestamp" not in old["metadata"])
-
-
-def _key(request: Request) -> str:
-    return f"{request.namespace}/{request.name}" if request.namespace else request.name
-
-
-def _name(request: Request) -> str:
-    return str(((request.response or {}).get("metadata") or {}).get("name", ""))
-
-
-def _version(request: Request) -> int:
-    """Of the object that a write made; 0 where the answer says none."""
-    return int(((request.response or {}).get("metadata") or {}).get("resourceVersion") or 0)
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from tests.cluster.evidence import uid_of
 from tests.cluster.judge import LEASE
 from tests.cluster.process import Process
+from tests.cluster.story import uid_of
 from tests.cluster.world import World
 from tools.controlplane.api import PATIENCE
 from tools.controlplane.audit import AuditLog, Request
@@ -98,6 +98,20 @@ class Election:
         terms = self.terms()
         assert [term.uid for term in terms] == wanted
         return terms
+
+    async def at_rest(self, leader: Member) -> None:
+        """Waits until a leader has said all that it had to say: two renewals, and nothing between them.
+
+        So nothing of its is on the way, and the next renewal is two seconds off. A signal that stops a process between
+        its last look at the clock and the sending cannot be answered by it; what it then sends after waking is refused
+        by the fence, or by its precondition.
+        """
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                last = self.writes_of(leader.uid)[-2:]
+                if len(last) == 2 and all(request.resource == "leases" for request in last):
+                    return
+                await asyncio.sleep(0.02)
 
     def requests(self) -> list[Request]:
         """All requests of the replicas, in the order in which they arrived."""

@@ -18,10 +18,10 @@ from itertools import pairwise
 import pytest
 
 from tests.cluster.breath import Breath
-from tests.cluster.evidence import uid_of
 from tests.cluster.fence import LEADER, accepted, fence, patched, refused
 from tests.cluster.judge import LEASE
 from tests.cluster.leaders import LOST, Election, Member, seconds
+from tests.cluster.story import uid_of
 from tests.cluster.world import DONE, DRAIN, World
 from tools.controlplane import scene
 from tools.controlplane.api import Api
@@ -126,6 +126,7 @@ async def test_a_leader_that_was_frozen_writes_nothing_and_exits(cluster: World,
     election = Election(cluster)
     async with around(cluster, fenced=fenced), election.replica(LOST), election.replica(LOST):
         leader = await begun(cluster, election)
+        await election.at_rest(leader)
         leader.process.signal(signal.SIGSTOP)
         successor = await election.leader(other_than=leader)
         if fenced:

@@ -1,0 +1,81 @@
+"""Whose write made which version (tests/cluster/story.py), above all where its sender was killed before the answer."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.checker import Checker, Event, Subject
+from tests.cluster.story import Story, Version
+from tools.controlplane.audit import Request
+
+STATE = "nvidia.com/gpu-driver-upgrade-state"
+OURS = "driver-upgrade/0.1.0 some-uid"
+REASONS = [0, 499, 500, 504]
+"""What the log says of a request whose client has left, by when that was noticed."""
+
+
+def node(version: int, state: str, *, cordoned: bool) -> dict[str, object]:
+    meta = {"name": "a", "uid": "u", "resourceVersion": str(version), "labels": {STATE: state}, "annotations": {}}
+    return {"metadata": meta, "spec": {"unschedulable": True} if cordoned else {}}
+
+
+def patch(version: int, code: int, *, agent: str = OURS, made: int = 0) -> Request:
+    body = {"metadata": {"resourceVersion": str(version)}, "spec": {"unschedulable": True}}
+    answer = {"metadata": {"name": "a", "resourceVersion": str(made)}} if made else {"status": "Failure"}
+    time = f"2030-01-01T00:00:{version:02}.000000Z"
+    return Request(time, time, "patch", "nodes", "", "", "a", "sa", agent, code, "/api", body, answer)
+
+
+def removal(verb: str, code: int, uid: str) -> Request:
+    options = {"preconditions": {"uid": uid}}
+    body, sub = (options, "") if verb == "delete" else ({"deleteOptions": options}, "eviction")
+    time = "2030-01-01T00:00:05.000000Z"
+    return Request(time, time, verb, "pods", sub, "work", "p", "sa", OURS, code, "/api", body, {"status": "Failure"})
+
+
+def told(requests: Iterable[Request], *nodes: dict[str, object]) -> list[Event]:
+    story, events, old = Story(requests), [], None
+    for obj in nodes:
+        number = int(obj["metadata"]["resourceVersion"])  # type: ignore[index]
+        events.append(story.event(Version(number, "nodes", "a", obj, deleted=False, seen=float(number)), old, obj))
+        old = obj
+    return [*events, *story.refused_before(float("inf"), {("nodes", "a"): old} if old else {})]
+
+
+BEFORE = node(1, "upgrade-required", cordoned=False)
+AFTER = node(2, "cordon-required", cordoned=True)
+
+
+@pytest.mark.parametrize("code", REASONS)
+def test_a_write_without_an_answer_is_its_senders_where_the_version_that_it_insisted_on_was_replaced(code: int) -> None:
+    made = told([patch(1, code)], BEFORE, AFTER)
+    assert [(e.actor, e.old, e.new, e.code) for e in made[1:]] == [("controller", BEFORE, AFTER, 200)]
+
+
+def test_one_that_was_not_carried_out_is_nobodys() -> None:
+    other = patch(1, 200, agent="kubectl/1.36", made=2)
+    assert [e.actor for e in told([patch(1, 504), other], BEFORE, AFTER)] == ["cluster", "admin"]
+    assert [e.actor for e in told([patch(7, 504)], BEFORE, AFTER)] == ["cluster", "cluster"]
+
+
+@pytest.mark.parametrize("code", [403, 409, 422, 429])
+def test_a_refusal_is_an_answer(code: int) -> None:
+    events = told([patch(1, code)], BEFORE, AFTER)
+    assert [(e.actor, e.code) for e in events] == [("cluster", 200), ("cluster", 200), ("controller", code)]
+
+
+@pytest.mark.parametrize("verb", ["delete", "create"])
+@pytest.mark.parametrize("uid", ["u", "another"])
+def test_a_pod_is_deleted_or_evicted_by_whom_its_uid_was_told_to(verb: str, uid: str) -> None:
+    old = {"metadata": {"name": "p", "namespace": "work", "uid": "u", "resourceVersion": "1"}}
+    new = {"metadata": {**old["metadata"], "resourceVersion": "2", "deletionTimestamp": "now"}}
+    event = Story([removal(verb, 0, uid)]).event(Version(2, "pods", "work/p", new, deleted=False, seen=9.0), old, new)
+    assert event.actor == ("controller" if uid == "u" else "cluster")
+
+
+def test_the_cordon_of_a_killed_controller_is_not_a_strangers() -> None:
+    """Its successor lifts it; S5 was reported here."""
+    checker = Checker([Subject()])
+    for event in told([patch(1, 504)], BEFORE, AFTER):
+        checker.take(event)
+    assert checker.cordons.by("a") == "ours"
