@@ -1,10 +1,9 @@
 # The controller's image: an interpreter, the libraries that it loads, our packages, and nothing else. No shell, no package
 # manager, no pip: what is not there cannot be misused, and need not be patched.
 #
-# Each stage's base is pinned by digest, each package by hash. `make image` builds this file without a daemon.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
-
-FROM ${PYTHON_IMAGE} AS build
+# The base is pinned by digest, each package by hash. `make image` builds this file without a daemon. The base is named in
+# full, as no machine need know where short names are looked up, and here, as Dependabot renews no name from an ARG.
+FROM docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 WORKDIR /src
 # pip lives in a virtual environment of its own, so that the one that is shipped has none.

@@ -19,6 +19,7 @@ import aiohttp
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from tools.account import Replica
 from tools.children import die_with_parent, signalled
 
 T = TypeVar("T")
@@ -127,12 +128,12 @@ class ControllerProcess:
 
 @asynccontextmanager
 async def running(
-    kubeconfig: Path, log: Path, *flags: str, heard: Heard = lambda _line: None
+    ours: Replica, log: Path, *flags: str, heard: Heard = lambda _line: None
 ) -> AsyncIterator[ControllerProcess]:
     """Runs the controller while the context is open.
 
     Args:
-        kubeconfig: of the cluster.
+        ours: who it is: the account of the manifests, and never an administrator.
         log: file that its log is appended to.
         flags: more of the command line.
         heard: called with each line of its log.
@@ -140,11 +141,12 @@ async def running(
     Raises:
         ControllerError: it did not start.
     """
-    command = [sys.executable, "-m", "controller", "run", "--kubeconfig", str(kubeconfig), "--log-format", "json"]
+    command = [sys.executable, "-m", "controller", "run", "--kubeconfig", str(ours.kubeconfig), "--log-format", "json"]
     process = await asyncio.create_subprocess_exec(
         *command,
         "--listen",
         "127.0.0.1:0",
+        *ours.flags,
         *flags,
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

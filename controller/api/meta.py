@@ -35,6 +35,8 @@ class ObjectMeta(Trimmed, frozen=True, gc=False):
     generation: int = 0
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    """When the grace of a deletion is over, which is later than when it was asked for."""
+    deletion_grace_period_seconds: int | None = None
     labels: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     owner_references: tuple[OwnerReference, ...] | None = None

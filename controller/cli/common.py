@@ -264,9 +264,10 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else ""
 
 
-def clock(seconds: float) -> str:
-    """Return a time as a person at this machine reads it."""
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%H:%M:%S")
+def clock(seconds: float, now: float) -> str:
+    """Return a time as a person at this machine reads it, with the date where it is a day or more away."""
+    form = "%H:%M:%S" if abs(seconds - now) < _UNITS[0][0] else "%Y-%m-%d %H:%M"
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
 
 
 def duration(seconds: float) -> str:

@@ -70,7 +70,7 @@ def as_data(found: Explanation) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(found)
     data.setdefault("state", found.state)
     for item in (data, *data.get("blockers", ())):
-        for key in ("since", "deadline"):
+        for key in ("since", "deadline", "until"):
             if key in item:
                 item[key] = rfc3339(item[key])
     return data
@@ -84,9 +84,9 @@ def lines(found: Explanation, now: float, *, wide: bool = False) -> Iterator[str
     if wide and found.target:
         yield _line("target", found.target)
     if found.since:
-        yield _line("since", f"{clock(found.since)}, {duration(now - found.since)} ago")
+        yield _line("since", f"{clock(found.since, now)}, {duration(now - found.since)} ago")
     if found.deadline:
-        yield _line("until", f"{clock(found.deadline)}, in {duration(found.deadline - now)}; then {found.then}")
+        yield _line("until", f"{clock(found.deadline, now)}, in {duration(found.deadline - now)}; then {found.then}")
     if found.reason:
         yield _line("reason", f"{click.style(found.reason, bold=True)}{': ' if found.message else ''}{found.message}")
     elif found.message:
@@ -108,7 +108,9 @@ def _blockers(blockers: Iterable[Blocker], now: float, most: int) -> Iterator[st
         causes.setdefault((blocker.reason, blocker.message), []).append(blocker)
     for (reason, message), held in causes.items():
         since = min((b.since for b in held if 0 < b.since < now), default=0.0)
+        until = max((b.until for b in held), default=0.0)
         age = f", since {duration(now - since)}" if since else ""
+        age += f", at the latest in {duration(until - now)}" if until > now else ""
         yield f"{reason}{f' ({message})' if message else ''}{age}: {_some([f'{b.namespace}/{b.name}' for b in held], most)}"
 
 

@@ -5,6 +5,7 @@ server and metrics that other commands need.
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -49,6 +50,14 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a name that is none, say which come close."""
+        if args[0] not in COMMANDS and args[0][:1].isalnum():
+            from controller.cli.common import suggest  # noqa: PLC0415 - it imports what --help does without
+
+            ctx.fail(f"No such command {args[0]!r}{suggest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):
@@ -57,12 +66,15 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DRIVER_UPGRADE"})
 @click.version_option(__version__, prog_name="driver-upgrade")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Upgrade the containerized drivers of a Kubernetes cluster node by node.
 
     All commands but `run` read the cluster themselves and work while the controller is down. Exit codes: 0 success, 1 an
     error at run time, 2 wrong usage or configuration.
     """
+    if os.environ.get("NO_COLOR"):  # https://no-color.org: click does not know it, rich does
+        ctx.color = False
 
 
 @click.command()

@@ -60,9 +60,10 @@ def _of(picture: Picture, policy: Policy) -> _Plan:
             waiting.append((view, facts))
     views = in_order(waiting)
     pods = [pod for view in views for pod in view.workload or ()]
-    nodes = planned(policy, views, picture.foresee(pods), picture.now())
+    tally = picture.fleet.tally(policy.driver, policy.full_name)
+    nodes = planned(policy, views, picture.foresee(pods), picture.now(), tally)
     took = {view.node.name: float(view.written.took) for view in views if view.written and view.written.took}
-    return _Plan(policy.driver, nodes, outlook(policy, nodes, took))
+    return _Plan(policy.driver, nodes, outlook(policy, nodes, took, tally))
 
 
 def _print(nodes: list[PlannedNode], *, wide: bool) -> None:

@@ -14,7 +14,6 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -22,17 +21,14 @@ import click
 
 from controller.api.node import Node
 from controller.cli.common import CommandError, check_driver, connect, connection_options, domain_option, execute
-from controller.kube import watch
 from controller.kube.client import Client
 from controller.kube.errors import Forbidden, KubeError, NotFound
-from controller.kube.ratelimiters import Backoff
+from controller.kube.follow import Follower
+from controller.kube.listoptions import ListOptions
 from controller.kube.resources import NODES
 from controller.upgrade.keys import TRUE, Keys, keys_for
 
 TELL_SECONDS: Final = 60.0
-WATCH_SECONDS: Final = (300, 600)
-WATCH_GRACE: Final = 30.0
-SHORT_WATCH: Final = 1.0
 TERMINATED: Final = 128 + signal.SIGTERM
 
 T = TypeVar("T")
@@ -59,8 +55,8 @@ class SafeLoad:
         self._node = node
         self._keys = keys
         self._say = say
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._backoff = Backoff(client.clock.monotonic, self._rng)
+        ours = ListOptions(field_selector=f"metadata.name={node}")
+        self._follower = Follower(client, NODES, ours, rng=rng or random.Random())  # noqa: S311 - jitter
         self._uid = ""
         self._state = ""
 
@@ -91,22 +87,13 @@ class SafeLoad:
         node = await self._client.get(NODES, self._node)
         if self._look(node):
             return True
-        seconds = self._rng.randint(*WATCH_SECONDS)
-        params = {
-            "fieldSelector": f"metadata.name={self._node}",
-            "resourceVersion": node.metadata.resource_version,
-            "timeoutSeconds": str(seconds),
-        }
-        began = self._client.clock.monotonic()
-        opened = self._client.watch(NODES, params=params, timeout=seconds + WATCH_GRACE)
-        async with opened as stream, aclosing(watch.events(stream, NODES)) as events:  # type: ignore[type-var]
+        async with self._follower.watch({"resourceVersion": node.metadata.resource_version}) as events:
             async for event in events:
                 if event.type == "DELETED":
                     raise NodeGone
                 if event.object is not None and self._look(event.object):
                     return True
-        if self._client.clock.monotonic() - began < SHORT_WATCH:
-            await asyncio.sleep(self._backoff.step())  # something between us and the server ends every watch at once
+        await asyncio.sleep(self._follower.pause())
         return False
 
     def _look(self, node: Node) -> bool:
@@ -129,7 +116,7 @@ class SafeLoad:
             except KubeError as error:
                 hint = f": grant patch, get and watch on nodes/{self._node}" if isinstance(error, Forbidden) else ""
                 self._say(f"cannot read or mark node {self._node}, trying again: {error}{hint}")
-                await asyncio.sleep(max(self._backoff.step(), getattr(error, "retry_after", None) or 0))
+                await asyncio.sleep(self._follower.pause(error))
 
     async def _tell(self) -> None:
         """Say every minute that it still waits, so that nobody who reads the log takes it for stuck."""

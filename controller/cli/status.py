@@ -59,7 +59,7 @@ def surveys(picture: Picture) -> list[PolicySurvey]:
 
 def _with_times(picture: Picture, policy: Policy, found: PolicySurvey) -> PolicySurvey:
     """Add when the rollout began and may end: only the controller has seen its pace, so this is as its status tells it."""
-    obj = picture.caches.policies[policy.source].store.get(f"{policy.namespace}/{policy.name}")
+    obj = picture.policies.object_of(policy)
     told = (obj.status if obj else None) or {}
     if not policy.source.ours or found.condition != "Upgrading" or told.get("state") != found.condition:
         return found

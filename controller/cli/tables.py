@@ -22,8 +22,16 @@ MOST_NODES = 40
 """Rows of nodes on a screen; wide tables show all."""
 MOST_PODS = 4
 WIDE = 10_000
-_STYLES = {"Halted": "red", "PolicyInvalid": "red", "NamespaceNotAllowed": "red", "Paused": "yellow", "Upgrading": "cyan"}
-_FOLDED = frozenset({"MESSAGE", "REMEDY", "CONDITION", "EVICTS", "HELD UP BY"})
+_STYLES = {
+    "Halted": "red",
+    "PolicyInvalid": "red",
+    "NamespaceNotAllowed": "red",
+    "Paused": "yellow",
+    "Blocked": "yellow",
+    "Upgrading": "cyan",
+}
+_FOLDED = frozenset({"MESSAGE", "REMEDY", "BLOCKED", "CONDITION", "EVICTS", "HELD UP BY"})
+_OF_POLICY = ("POLICY", "DRIVER", "NODES", "DONE", "IN PROGRESS", "WAITING", "FAILED", "UNAVAILABLE", "BLOCKED", "CONDITION")
 
 
 def console() -> Console:
@@ -64,7 +72,7 @@ def status_tables(
 
 
 def _policies(policies: Iterable[PolicySurvey]) -> Table:
-    table = _table("POLICY", "DRIVER", "NODES", "DONE", "IN PROGRESS", "WAITING", "FAILED", "UNAVAILABLE", "CONDITION")
+    table = _table(*_OF_POLICY)
     for one in policies:
         busy = f"{one.in_progress}/{one.slots}" if one.slots else f"{one.in_progress} (no limit)"
         failed = Text(str(one.failed), style="red" if one.failed else "")
@@ -72,7 +80,9 @@ def _policies(policies: Iterable[PolicySurvey]) -> Table:
         condition = Text(one.condition, style=_STYLES.get(one.condition, ""))
         told = one.message or _times(one)
         condition.append(f": {told}" if told else "", style="default")
-        table.add_row(one.policy, one.driver, *counts, busy, str(one.waiting), failed, str(one.unavailable), condition)
+        blocked = Text(", ".join(f"{item['nodes']} {item['reason']}" for item in one.blocked))
+        after = (str(one.waiting), failed, str(one.unavailable), blocked, condition)
+        table.add_row(one.policy, one.driver, *counts, busy, *after)
     return table
 
 
@@ -94,7 +104,7 @@ def _node(one: Explanation, now: float) -> Iterator[RenderableType]:
     yield from (one.node, one.driver)
     yield Text(one.state, style="red" if one.state == State.UPGRADE_FAILED else "")
     yield f"{duration(now - one.since)} ago" if one.since else ""
-    yield clock(one.deadline) if one.deadline else ""
+    yield clock(one.deadline, now) if one.deadline else ""
     yield Text(str(one.reason or (f"next: {one.next}" if one.next else "")), style="yellow" if one.stuck else "")
 
 

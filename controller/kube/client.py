@@ -8,40 +8,33 @@ to try again, wait or decide anew is the caller's business. Every answer's Date 
 Lists come in pages, and what cannot be decoded in them is told beside what can (:mod:`controller.kube.decoding`).
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 import msgspec
 
 from controller.api.meta import KubeObject
 from controller.kube import errors
 from controller.kube.clock import ServerClock
-from controller.kube.decoding import Malformed, decode, decode_or_status, decode_page
-from controller.kube.errors import Gone, NetworkError, Status
+from controller.kube.decoding import decode, decode_or_status
+from controller.kube.errors import NetworkError, Status
+from controller.kube.listoptions import ListOptions
 from controller.kube.metrics import ClientMetrics, NoMetrics
+from controller.kube.pager import PAGE, ListResult, all_pages
 from controller.kube.ratelimiters import RateLimiter, Unlimited
 from controller.kube.resources import PODS, Resource
 from controller.kube.transport import Response, Stream, Transport
 
 T = TypeVar("T", bound=KubeObject)
-PAGE: Final = 500
-"""Objects per page: short enough to be decoded on the loop, about 6 ms for pods."""
 TIMEOUT: Final = 30.0
 EVICTION_TIMEOUT: Final = 30.0
 """The server itself retries conflicts on a budget for up to 10 s; less than 15 s would cut it short."""
 _MERGE_PATCH: Final = {"Content-Type": "application/merge-patch+json"}
 _JSON: Final = {"Content-Type": "application/json"}
 _OK: Final = range(200, 300)
-
-
-class ListResult(msgspec.Struct, Generic[T], frozen=True):
-    """All objects of a list at one resourceVersion."""
-
-    items: tuple[T, ...]
-    resource_version: str
-    malformed: tuple[Malformed, ...] = ()
 
 
 class Client:
@@ -140,27 +133,14 @@ class Client:
             ApiError: Any other refusal.
             NetworkError: No answer.
         """
-        params = selectors(label_selector, field_selector)
+        params = ListOptions(label_selector=label_selector, field_selector=field_selector).selectors()
         if resource_version is not None:
             params |= {"resourceVersion": resource_version, "resourceVersionMatch": "NotOlderThan"}
-        try:
-            return await self._pages(resource, namespace, params, limit)
-        except _ContinueGone:
-            return await self._pages(resource, namespace, params, 0)
 
-    async def _pages(self, resource: Resource[T], namespace: str, params: Mapping[str, str], limit: int) -> ListResult[T]:
-        items: list[T] = []
-        malformed: list[Malformed] = []
-        asked = {**params, "limit": str(limit)} if limit else dict(params)
-        while True:
-            try:
-                response = await self._send("GET", resource, resource.path(namespace), verb="LIST", params=asked)
-            except Gone as error:
-                raise (_ContinueGone() if "continue" in asked else error) from error
-            meta = decode_page(resource, response.body, items, malformed)
-            if not meta.continue_:
-                return ListResult(tuple(items), meta.resource_version, tuple(malformed))
-            asked = {**selected(params), "limit": str(limit), "continue": meta.continue_}
+        def get(page: Mapping[str, str]) -> Awaitable[Response]:
+            return self._send("GET", resource, resource.path(namespace), verb="LIST", params=page)
+
+        return await all_pages(get, resource, params, limit)
 
     @asynccontextmanager
     async def watch(
@@ -175,21 +155,26 @@ class Client:
 
         Raises:
             ApiError: The server refused.
-            NetworkError: No answer; also from the stream.
+            NetworkError: No answer within :data:`TIMEOUT`; also from the stream.
         """
         sent = self.clock.monotonic()
-        code = "<error>"
+        code, refusal = "<error>", None
         async with AsyncExitStack() as stack:
             opened = self._transport.stream(
                 "GET", resource.path(namespace), params={"watch": "1", **params}, timeout=timeout
             )
             try:
-                stream = await stack.enter_async_context(opened)
-                code = str(stream.status)
+                async with asyncio.timeout(TIMEOUT):
+                    stream = await stack.enter_async_context(opened)
+                    code = str(stream.status)
+                    if stream.status not in _OK:
+                        refusal = errors.from_response(stream.status, stream.headers, await stream.body())
+            except TimeoutError:
+                raise NetworkError(f"watch of {resource}: no answer for {TIMEOUT:g} s") from None
             finally:
                 self._count("WATCH", resource, code, sent)
-            if stream.status not in _OK:
-                raise errors.from_response(stream.status, stream.headers, await stream.body())
+            if refusal is not None:
+                raise refusal
             yield stream
 
     async def patch(
@@ -299,21 +284,6 @@ class Client:
 
     def _count(self, verb: str, resource: Resource[Any], code: str, started: float) -> None:
         self._metrics.request(verb, resource.plural, code, self.clock.monotonic() - started)
-
-
-class _ContinueGone(Exception):  # noqa: N818
-    """The continue token of a paged list expired."""
-
-
-def selectors(label_selector: str, field_selector: str) -> dict[str, str]:
-    """Query parameters for the selectors that are not empty."""
-    chosen = {"labelSelector": label_selector, "fieldSelector": field_selector}
-    return {name: value for name, value in chosen.items() if value}
-
-
-def selected(params: Mapping[str, str]) -> dict[str, str]:
-    """Only the selectors: a continue token brings its own resourceVersion and refuses another."""
-    return {name: value for name, value in params.items() if name.endswith("Selector")}
 
 
 def _delete_options(uid: str, grace_period_seconds: int | None) -> dict[str, Any]:

@@ -13,21 +13,19 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
-import ipaddress
 import logging
 import os
 import ssl
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from controller.kube.errors import ConfigError, escape
+from controller.kube.proxies import proxy_for
 
 RELOAD_SECONDS: Final = 60.0
 FORCED_RELOAD_SECONDS: Final = 5.0
@@ -167,7 +165,7 @@ async def _connect(settings: Any, namespace: str, source: str, credentials: "_Se
         source=source,
         tls=context,
         server_name=settings.tls_server_name,
-        proxy=_checked_proxy(settings.proxy or _proxy_from_environment(settings.host)),
+        proxy=proxy_for(settings.host, settings.proxy),
         credentials=credentials if "BearerToken" in settings.api_key or settings.cert_file else None,
     )
     await connection.authorization()
@@ -240,29 +238,6 @@ def _ssl_context(settings: Any) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _checked_proxy(proxy: str | None) -> str | None:
-    if proxy and not proxy.startswith(("http://", "https://")):
-        raise ValueError(f"proxy {proxy} is not supported: use an http:// or https:// proxy")
-    return proxy or None
-
-
-def _proxy_from_environment(server: str) -> str | None:
-    """``HTTPS_PROXY`` and ``NO_PROXY`` as Go reads them: the latter may hold address ranges as well."""
-    url = urlsplit(server)
-    host = url.hostname or ""
-    if urllib.request.proxy_bypass(host) or _in_ranges(host, urllib.request.getproxies().get("no", "")):
-        return None
-    return urllib.request.getproxies().get(url.scheme)
-
-
-def _in_ranges(host: str, ranges: str) -> bool:
-    for entry in ranges.split(","):
-        with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip(), strict=False):
-                return True
-    return False
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ A page of a list is decoded in one go; only where that fails is each of its item
 breaks its own schema is reported by name and the others go on.
 """
 
-from typing import TypeVar
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +17,7 @@ from controller.kube.resources import DECODE_ERRORS, ListMeta, Page, RawPage, Re
 from controller.kube.transport import Response
 
 T = TypeVar("T", bound=KubeObject)
+logger = logging.getLogger(__name__)
 _RAW_PAGE = msgspec.json.Decoder(RawPage)
 _STATUS = msgspec.json.Decoder(Status)
 
@@ -49,6 +52,32 @@ class Malformed(msgspec.Struct, frozen=True, gc=False):
     resource_version: str = ""
     node: str = ""
     """``spec.nodeName`` where it is a pod and that was readable."""
+
+
+class MalformedObjects(dict[str, Malformed]):
+    """Objects that exist but cannot be decoded, by key.
+
+    Args:
+        resource: What they are, for the log.
+        told: Called with each of them, and once more when it can be decoded again, or is gone.
+    """
+
+    def __init__(self, resource: Resource[Any], told: Callable[[Malformed], None]) -> None:
+        super().__init__()
+        self._resource = resource
+        self._told = told
+
+    def report(self, bad: Malformed) -> None:
+        """An object cannot be decoded; logged when it has not been said of it before."""
+        if bad.key not in self or self[bad.key].error != bad.error:
+            logger.warning("malformed object", extra={"resource": str(self._resource), "key": bad.key, "error": bad.error})
+        self[bad.key] = bad
+        self._told(bad)
+
+    def settle(self, key: str) -> None:
+        """What perhaps could not be decoded can be, or is gone."""
+        if bad := self.pop(key, None):
+            self._told(bad)
 
 
 def malformed(raw: msgspec.Raw | bytes, error: Exception) -> Malformed:

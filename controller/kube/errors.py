@@ -29,6 +29,10 @@ import msgspec
 MAX_MESSAGE: Final = 1024
 """Upper bound of a message in UTF-8 bytes."""
 _MAX_PARSED_TEXT: Final = 8 * MAX_MESSAGE
+MAX_RETRY_AFTER: Final = 60.0
+"""Upper bound, in seconds, of what we wait because we were asked to. The API server asks for a second when it throttles, and
+for some when a budget or its own start is in the way. A maintenance page in front of it may ask for an hour, and whoever
+obeyed would be blind for up to an hour after the page is gone. A request a minute is no burden to anybody."""
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -75,7 +79,7 @@ class NetworkError(KubeError):
     """No complete answer: refused, reset, cut off or timed out. Back off and try again.
 
     Attributes:
-        maybe_applied: Whether the server may have acted on the request. False only when no connection was made.
+        maybe_applied: Whether the server may have acted on the request. False only when no connection stood to send it on.
     """
 
     def __init__(self, message: str, *, maybe_applied: bool = True) -> None:
@@ -92,7 +96,7 @@ class ApiError(KubeError):
         message: Human-readable, escaped, at most 1 KiB.
         name: The object that the Status is about; empty where it is about none, as where the resource is not served.
         causes: Details of the Status.
-        retry_after: Seconds that the server asks to wait, or None.
+        retry_after: Seconds that the server asks to wait, at most :data:`MAX_RETRY_AFTER`, or None.
     """
 
     def __init__(
@@ -212,9 +216,9 @@ def _build(code: int, status: Status, retry_after: float | None) -> ApiError:
 
 
 def _retry_after(headers: Mapping[str, str], status: Status) -> float | None:
-    """Seconds to wait; the header's HTTP-date form is not used by Kubernetes and is ignored."""
+    """Seconds to wait, bounded; the header's HTTP-date form is not used by Kubernetes and is ignored."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(float(text[:9]), MAX_RETRY_AFTER)
     seconds = status.details.retry_after_seconds if status.details else 0
-    return float(seconds) if seconds > 0 else None
+    return min(float(seconds), MAX_RETRY_AFTER) if seconds > 0 else None

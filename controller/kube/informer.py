@@ -7,8 +7,9 @@ from typing import Generic, NoReturn, TypeVar
 from controller.api.meta import KubeObject
 from controller.kube.client import Client
 from controller.kube.decoding import Malformed
-from controller.kube.metrics import ReflectorMetrics
-from controller.kube.reflector import Reflector
+from controller.kube.listoptions import ListOptions
+from controller.kube.metrics import NoMetrics, ReflectorMetrics
+from controller.kube.reflector import Hooks, Reflector
 from controller.kube.resources import Resource
 from controller.kube.store import Handler, Store
 
@@ -19,7 +20,18 @@ class Informer(Generic[T]):
     """Watches one resource, optionally of one namespace and by selectors.
 
     Its task is :meth:`run`, which the owner starts in a TaskGroup and cancels to stop. Handlers and indexes may be added
-    to :attr:`store` before or after. For the other arguments see :class:`~controller.kube.reflector.Reflector`.
+    to :attr:`store` before or after.
+
+    Args:
+        client: The API server.
+        resource: What to watch.
+        namespace: Empty for all namespaces.
+        label_selector: As in kubectl.
+        field_selector: As in kubectl.
+        consistent: Take the state by a list of the newest state, never from a cache.
+        rng: Jitter.
+        metrics: Told of lists and watches.
+        on_malformed: Called with every object that cannot be decoded, and once more when it can be again, or is gone.
     """
 
     def __init__(
@@ -41,13 +53,10 @@ class Informer(Generic[T]):
             client,
             resource,
             self.store,
-            namespace=namespace,
-            label_selector=label_selector,
-            field_selector=field_selector,
+            ListOptions(namespace, label_selector, field_selector),
             consistent=consistent,
-            rng=rng,
-            metrics=metrics,
-            on_malformed=on_malformed,
+            rng=rng or random.Random(),  # noqa: S311 - jitter
+            hooks=Hooks(metrics or NoMetrics(), on_malformed or (lambda _: None)),
         )
 
     async def run(self) -> NoReturn:

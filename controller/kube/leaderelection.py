@@ -28,13 +28,13 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, NoReturn
 
-from controller.api.meta import KubeObject, Trimmed
+from controller.api.lease import Lease
 from controller.kube.client import Client
 from controller.kube.errors import Conflict, KubeError, NotFound
-from controller.kube.resources import Resource
+from controller.kube.leaselock import RELEASED_SECONDS, is_released, lease_body
+from controller.kube.resources import LEASES
 from controller.kube.writegate import WriteGate
 
 JITTER: Final = 0.2
@@ -43,8 +43,6 @@ SETTLING: Final = 5.0
 SHORTEST_WAIT: Final = 0.05
 _TICK: Final = 0.001
 """A timer that fires a little early must not make us spin."""
-RELEASED_SECONDS: Final = 1
-"""The duration that a Lease is given back with, as client-go does it; it tells a release from a person's edit."""
 _ATTEMPTS: Final = 2
 """The release is tried again once: a renewal that was cut off may have been applied meanwhile."""
 
@@ -53,25 +51,6 @@ logger = logging.getLogger(__name__)
 
 class LeadershipLost(KubeError):  # noqa: N818 - an event
     """Another one leads now, or may do so soon. All work has ended; the process must exit."""
-
-
-class LeaseSpec(Trimmed, frozen=True, gc=False):
-    """Who holds the Lease. Times are kept as text: they are for people to read."""
-
-    holder_identity: str | None = None
-    lease_duration_seconds: int | None = None
-    acquire_time: str | None = None
-    renew_time: str | None = None
-    lease_transitions: int | None = None
-
-
-class Lease(KubeObject, frozen=True, gc=False):
-    """coordination.k8s.io/v1 Lease."""
-
-    spec: LeaseSpec = LeaseSpec()
-
-
-LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", True, Lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +228,7 @@ class LeaderElector:
         """Write ourselves into the Lease as last seen; a Conflict says that it was not the last."""
         sent = self._clock()
         lease = self._lease
-        body = self._body(lease, holder=self._config.identity, seconds=max(1, round(self._config.lease_duration)))
+        body = self._body(self._config.identity, max(1, round(self._config.lease_duration)))
         namespace = self._config.namespace
         if lease is None:
             self._observe(await self._client.create(LEASES, body, namespace))
@@ -265,7 +244,7 @@ class LeaderElector:
                 for _ in range(_ATTEMPTS):
                     if self._lease is None or self.leader != self._config.identity or not self.is_leader:
                         return
-                    body = self._body(self._lease, holder=None, seconds=RELEASED_SECONDS)
+                    body = self._body(None, RELEASED_SECONDS)
                     try:
                         await self._client.update(LEASES, self._config.name, body, namespace=self._config.namespace)
                         return
@@ -274,19 +253,9 @@ class LeaderElector:
         except (KubeError, TimeoutError) as error:
             logger.warning("cannot release the lease", extra={"lease": self._config.name, "error": str(error)})
 
-    def _body(self, lease: Lease | None, *, holder: str | None, seconds: int) -> dict[str, object]:
-        now = datetime.fromtimestamp(self._client.now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        old = lease.spec if lease else LeaseSpec()
-        same = old.holder_identity == holder
-        spec = LeaseSpec(
-            holder_identity=holder,
-            lease_duration_seconds=seconds,
-            acquire_time=old.acquire_time if same or holder is None else now,
-            renew_time=now,
-            lease_transitions=(old.lease_transitions or 0) + (0 if same or holder is None or lease is None else 1),
-        )
-        meta = lease.metadata if lease else {"name": self._config.name, "namespace": self._config.namespace}
-        return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+    def _body(self, holder: str | None, seconds: int) -> dict[str, object]:
+        name, namespace = self._config.name, self._config.namespace
+        return lease_body(self._lease, namespace=namespace, name=name, holder=holder, seconds=seconds, at=self._client.now())
 
     def _observe(self, lease: Lease | None) -> None:
         before, held = self.leader, self._lease
@@ -299,19 +268,15 @@ class LeaderElector:
 
     def _changed(self) -> None:
         """Say anew until when another one must be taken to lead, counted from now, when we see the change."""
-        own, spec = self._config.lease_duration, self._lease.spec if self._lease else LeaseSpec()
-        if self.leader == self._config.identity or (self._lease and _is_released(spec)):
+        own, lease = self._config.lease_duration, self._lease
+        if self.leader == self._config.identity or (lease and is_released(lease)):
             self._rival_until = float("-inf")
-        elif self.leader:
+        elif lease and self.leader:
             # At least our own duration: whoever shortened it, the holder goes by the one that it wrote.
-            self._rival_until = self._clock() + max(own, spec.lease_duration_seconds or 0)
+            self._rival_until = self._clock() + max(own, lease.spec.lease_duration_seconds or 0)
         elif self._rival_until > float("-inf"):
             # Deleted, or the holder taken out, by someone else than the holder: it may not know yet.
             self._rival_until = self._clock() + own
-
-
-def _is_released(spec: LeaseSpec) -> bool:
-    return not spec.holder_identity and (spec.lease_duration_seconds or 0) <= RELEASED_SECONDS
 
 
 async def _as_coroutine(lead: Callable[[], Awaitable[None]]) -> None:

@@ -1,19 +1,23 @@
 """Rate limiters, with client-go's names and semantics (``util/workqueue/default_rate_limiters.go``, ``util/flowcontrol``).
 
 Two kinds: a :class:`RateLimiter` is awaited before a request is sent; an :class:`ItemRateLimiter` says how long an item
-of a work queue has to wait for its next try. :class:`Backoff` is for loops that reconnect. All take their clock from
-outside or from the running loop, so they live in virtual time as well.
+of a work queue has to wait for its next try. :class:`Backoff` is for loops that reconnect, :class:`SpamFilter` for what is
+told and may be lost. All take their clock from outside or from the running loop, so they live in virtual time as well.
 """
 
 import asyncio
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 _EPSILON = 1e-9  # seconds: forgives the rounding of float times, so that a timer never fires just too early
+
+
+MAX_REMEMBERED: Final = 4096
+"""Objects whose buckets a spam filter remembers; of more the longest quiet is forgotten."""
 
 
 class RateLimiter(Protocol):
@@ -224,3 +228,27 @@ class Backoff:
         self._bound = min(self._bound * 2, self._cap)
         self._resume_at = now + wait
         return wait
+
+
+class SpamFilter:
+    """A token bucket per object, or whatever else is told of: ``burst`` events at once, one more each ``1 / qps`` seconds.
+
+    client-go's ``EventSourceObjectSpamFilter``. Of an object whose bucket is full nothing need be remembered.
+    """
+
+    def __init__(self, qps: float, burst: int) -> None:
+        self._interval = 1 / qps
+        self._slack = (burst - 1) * self._interval
+        # When each object's bucket is full again.
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+
+    def accepts(self, obj: Hashable, now: float) -> bool:
+        """Whether one more event about an object may be written; takes its token."""
+        full_at = max(self._full_at.get(obj, now), now)
+        if full_at > now + self._slack:
+            return False
+        self._full_at[obj] = full_at + self._interval
+        self._full_at.move_to_end(obj)
+        while len(self._full_at) > MAX_REMEMBERED or next(iter(self._full_at.values())) <= now:
+            self._full_at.popitem(last=False)
+        return True

@@ -6,74 +6,24 @@ more when it has been quiet for six minutes. The words of an event cannot be cha
 words begins an event of its own.
 
 Telling never holds up the teller. :meth:`EventRecorder.event` does no I/O; one task writes, at its own pace and beside the
-client's other requests. What is too much is lost and counted: more about one object than its token bucket lets through, and
-more in all than the queue holds. Warnings have a queue of their own and go first, so that no flood of good news drowns one.
+client's other requests (:mod:`controller.kube.eventwriter`). What is too much is lost and counted: more about one object
+than its token bucket lets through, and more in all than the writer's lanes hold.
 """
 
-import asyncio
-import logging
-from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final, Literal, Protocol
+from collections import OrderedDict
+from typing import Final
 
-import msgspec
-
-from controller.api.meta import KubeObject
+from controller.api.event import EventType, ObjectReference
 from controller.kube.client import Client
-from controller.kube.errors import (
-    ApiError,
-    Conflict,
-    KubeError,
-    NetworkError,
-    NotFound,
-    ServerError,
-    TooManyRequests,
-    Unauthorized,
-    escape,
-)
-from controller.kube.ratelimiters import TokenBucket
-from controller.kube.resources import Resource
+from controller.kube.errors import escape
+from controller.kube.eventwriter import Event, EventWriter, Key, RecorderMetrics
+from controller.kube.ratelimiters import SpamFilter, TokenBucket
 
-EVENTS: Final = Resource("events.k8s.io", "v1", "events", True, KubeObject)
-CLUSTER_NAMESPACE: Final = "default"
-"""Where events about cluster-scoped objects go: the API server allows no other, and kubectl looks there."""
 FINISH_SECONDS: Final = 360.0
 REFRESH_SECONDS: Final = 1800.0
-TRIES: Final = 12
-RETRY_SECONDS: Final = 10.0
-"""As client-go: a write is tried for about two minutes, then given up."""
 MAX_CACHED: Final = 4096
 _MAX_NAME: Final = 200
 _MAX_INSTANCE: Final = 128
-
-Type = Literal["Normal", "Warning"]
-
-logger = logging.getLogger(__name__)
-
-
-class ObjectReference(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """The object that an event is about, or that has to do with it."""
-
-    kind: str
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    api_version: str = "v1"
-
-
-def reference(obj: KubeObject, kind: str, api_version: str = "v1") -> ObjectReference:
-    """Return the reference to an object, which does not know its own kind."""
-    return ObjectReference(kind, obj.name, obj.namespace, obj.uid, api_version)
-
-
-class RecorderMetrics(Protocol):
-    """What the recorder tells."""
-
-    def event(self, outcome: str) -> None:
-        """One event came to this: written, counted, rate_limited, queue_full, refused or stopped."""
 
 
 class NoRecorderMetrics:
@@ -81,53 +31,6 @@ class NoRecorderMetrics:
 
     def event(self, outcome: str) -> None:
         """Ignore it."""
-
-
-Key = tuple[Type, str, str, ObjectReference, ObjectReference | None]
-
-
-@dataclass(slots=True)
-class _Event:
-    """One event, or the series that it has become. Times are server time in seconds."""
-
-    key: Key
-    name: str
-    note: str
-    first: float
-    last: float
-    count: int = 1
-    told: int = 0
-    """The count that the server knows; 0 while it does not know the event."""
-    told_at: float = 0.0
-    queued: bool = False
-
-    @property
-    def namespace(self) -> str:
-        return self.key[3].namespace or CLUSTER_NAMESPACE
-
-
-class SpamFilter:
-    """A token bucket per object, or whatever else is told of: ``burst`` events at once, one more each ``1 / qps`` seconds.
-
-    client-go's ``EventSourceObjectSpamFilter``. Of an object whose bucket is full nothing need be remembered.
-    """
-
-    def __init__(self, qps: float, burst: int) -> None:
-        self._interval = 1 / qps
-        self._slack = (burst - 1) * self._interval
-        # When each object's bucket is full again.
-        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
-
-    def accepts(self, obj: Hashable, now: float) -> bool:
-        """Whether one more event about an object may be written; takes its token."""
-        full_at = max(self._full_at.get(obj, now), now)
-        if full_at > now + self._slack:
-            return False
-        self._full_at[obj] = full_at + self._interval
-        self._full_at.move_to_end(obj)
-        while len(self._full_at) > MAX_CACHED or next(iter(self._full_at.values())) <= now:
-            self._full_at.popitem(last=False)
-        return True
 
 
 class EventRecorder:
@@ -158,22 +61,20 @@ class EventRecorder:
         queue: int = 2000,
         metrics: RecorderMetrics | None = None,
     ) -> None:
-        self._client = client.paced_by(TokenBucket(qps, burst))
-        self._source = {"reportingController": controller, "reportingInstance": instance[:_MAX_INSTANCE] or controller}
+        self._client = client
         self._spam = SpamFilter(object_qps, object_burst)
-        self._bound = queue
         self._metrics = metrics or NoRecorderMetrics()
-        self._lanes: dict[Type, deque[_Event]] = {"Warning": deque(), "Normal": deque()}
+        source = {"reportingController": controller, "reportingInstance": instance[:_MAX_INSTANCE] or controller}
+        paced = client.paced_by(TokenBucket(qps, burst))
+        self._writer = EventWriter(paced, source, queue, self._metrics, self._given_up)
         # Events that may still repeat, the longest quiet first.
-        self._cache: OrderedDict[Key, _Event] = OrderedDict()
-        self._news = asyncio.Event()
+        self._cache: OrderedDict[Key, Event] = OrderedDict()
         self._names = 0
-        self._complaint = ""
 
     def event(
         self,
         regarding: ObjectReference,
-        type: Type,  # noqa: A002 - its name in the API
+        type: EventType,  # noqa: A002 - its name in the API
         reason: str,
         action: str,
         note: str,
@@ -201,56 +102,37 @@ class EventRecorder:
             self._finish(known)
         self._names += 1
         name = f"{regarding.name[:_MAX_NAME]}.{int(now * 1e9) + self._names:x}"
-        fresh = self._cache[key] = _Event(key, name, note, now, now)
+        fresh = self._cache[key] = Event(key, name, note, now, now)
         while len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)
-        self._queue(fresh)
+        self._writer.put(fresh)
 
     async def run(self) -> None:
         """Write until cancelled; what still waits then is dropped and counted."""
         try:
             while True:
-                await self._write(await self._next())
+                self._finish_quiet()
+                if event := self._writer.take():
+                    await self._writer.write(event)
+                else:
+                    await self._writer.wait(self._quiet_in())
         finally:
-            self._drop()
+            self._cache.clear()
+            self._writer.drop()
 
-    def _repeat(self, known: _Event, now: float) -> None:
+    def _repeat(self, known: Event, now: float) -> None:
         known.count += 1
         known.last = now
         self._cache.move_to_end(known.key)
         self._metrics.event("counted")
         if known.told == 1 or (known.told and now - known.told_at >= REFRESH_SECONDS):
-            self._queue(known)
+            self._writer.put(known)
 
-    def _finish(self, known: _Event) -> None:
+    def _finish(self, known: Event) -> None:
         """No more repetitions: the server is told the last count."""
         del self._cache[known.key]
         if known.told and known.count > known.told:
-            self._queue(known)
-
-    def _queue(self, event: _Event) -> None:
-        if event.queued:
-            return
-        lane = self._lanes[event.key[0]]
-        if len(lane) >= self._bound:
-            self._lose(event, "queue_full")
-            return
-        event.queued = True
-        lane.append(event)
-        self._news.set()
-
-    async def _next(self) -> _Event:
-        while True:
-            self._finish_quiet()
-            for lane in self._lanes.values():
-                if lane:
-                    event = lane.popleft()
-                    event.queued = False
-                    return event
-            self._news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._quiet_in()):
-                    await self._news.wait()
+            self._writer.put(known)
 
     def _finish_quiet(self) -> None:
         now = self._client.now()
@@ -262,87 +144,7 @@ class EventRecorder:
         oldest = next(iter(self._cache.values()), None)
         return max(1.0, oldest.last + FINISH_SECONDS - self._client.now()) if oldest else None
 
-    async def _write(self, event: _Event) -> None:
-        """Write one event, with patience: meanwhile the others wait, and beyond the bound they are lost."""
-        for failures in range(TRIES):
-            try:
-                await self._send(event)
-            except (NetworkError, ServerError, TooManyRequests, Unauthorized) as error:
-                self._complain(event, error)
-                asked = error.retry_after if isinstance(error, ApiError) else None
-                await asyncio.sleep(asked or min(RETRY_SECONDS, 0.5 * 2**failures))
-            except KubeError as error:
-                self._complain(event, error)
-                break
-            else:
-                self._complaint = ""
-                return
-        self._lose(event, "refused")
-
-    async def _send(self, event: _Event) -> None:
-        count = event.count
-        if event.told:
-            try:
-                await self._client.patch(EVENTS, event.name, {"series": _series(event)}, namespace=event.namespace)
-            except NotFound:  # it has outlived its time on the server
-                await self._create(event)
-        else:
-            await self._create(event)
-        event.told, event.told_at = count, self._client.now()
-        self._metrics.event("written")
-
-    async def _create(self, event: _Event) -> None:
-        # Conflict: an earlier try of ours was carried out although its answer was lost.
-        with suppress(Conflict):
-            await self._client.create(EVENTS, self._body(event), event.namespace)
-
-    def _body(self, event: _Event) -> Mapping[str, Any]:
-        type_, reason, action, regarding, related = event.key
-        body: dict[str, Any] = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": event.name, "namespace": event.namespace},
-            "eventTime": _micro_time(event.first),
-            "type": type_,
-            "reason": reason,
-            "action": action,
-            "note": event.note,
-            "regarding": regarding,
-            **self._source,
-        }
-        if related is not None:
-            body["related"] = related
-        if event.count > 1:
-            body["series"] = _series(event)
-        return body
-
-    def _complain(self, event: _Event, error: KubeError) -> None:
-        """Log a refusal, but not again while it only repeats."""
-        if str(error) != self._complaint:
-            fields = {"object": event.key[3].name, "reason": event.key[1], "error": str(error)}
-            logger.warning("event not recorded", extra=fields)
-        self._complaint = str(error)
-
-    def _lose(self, event: _Event, outcome: str) -> None:
-        """Give an event up. Where it happens again it is told as new."""
+    def _given_up(self, event: Event) -> None:
+        """An event was not written. Where it happens again it is told as new."""
         if not event.told and self._cache.get(event.key) is event:
             del self._cache[event.key]
-        self._metrics.event(outcome)
-
-    def _drop(self) -> None:
-        waiting = sum(map(len, self._lanes.values()))
-        for lane in self._lanes.values():
-            lane.clear()
-        self._cache.clear()
-        for _ in range(waiting):
-            self._metrics.event("stopped")
-        if waiting:
-            logger.info("events dropped at the end", extra={"events": waiting})
-
-
-def _series(event: _Event) -> Mapping[str, Any]:
-    return {"count": event.count, "lastObservedTime": _micro_time(event.last)}
-
-
-def _micro_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -9,12 +9,12 @@ half a list. Servers that refuse WatchList get a paged list instead from then on
 ``consistent=True``, which read the newest state from the quorum, and resources with an event too long for a line.
 
 *Changes* come by a watch from the last resourceVersion seen, events and bookmarks alike. It ends regularly after 5 to 10
-minutes (random, so that reflectors do not reconnect together) and is resumed.
+minutes, or when it has been silent for too long (:mod:`controller.kube.follow`), and is resumed.
 
 ==============================================  ====================================================================
 what happens                                    what is done
 ==============================================  ====================================================================
-watch ends                                      resume at once; an empty one that ended within a second: back off
+watch ends, or is silent for three minutes      resume at once; an empty one that ended within a second: back off
 refused, reset, cut off, 429, 5xx, bad line     back off (Retry-After counts), resume: listing would finish the server off
 410, Expired, as status or event                back off, take the state anew, not older than what was seen
 that is refused as well                         take the newest state
@@ -34,13 +34,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Final, Generic, NoReturn, TypeVar
 
 from controller.api.meta import KubeObject
-from controller.kube import watch
-from controller.kube.client import Client, selectors
-from controller.kube.decoding import Malformed
+from controller.kube.client import Client
+from controller.kube.decoding import Malformed, MalformedObjects
 from controller.kube.errors import (
     ApiError,
     Forbidden,
@@ -52,20 +51,27 @@ from controller.kube.errors import (
     NotFound,
     Unauthorized,
 )
+from controller.kube.follow import Follower
+from controller.kube.listoptions import ListOptions
 from controller.kube.metrics import NoMetrics, ReflectorMetrics
-from controller.kube.ratelimiters import Backoff
 from controller.kube.resources import Resource
 from controller.kube.store import Store
 from controller.kube.watch import Event
 
 T = TypeVar("T", bound=KubeObject)
-WATCH_SECONDS: Final = (300, 600)
-WATCH_GRACE: Final = 30.0
-"""Seconds that the client waits longer than the server promised to watch."""
-SHORT_WATCH: Final = 1.0
 ABSENT_RETRY: Final = 60.0
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Whom a reflector tells of what it does."""
+
+    metrics: ReflectorMetrics = field(default_factory=NoMetrics)
+    """Told of lists and watches."""
+    on_malformed: Callable[[Malformed], None] = lambda _: None
+    """Called with every object that cannot be decoded, and once more when it can be again, or is gone."""
 
 
 class Reflector(Generic[T]):
@@ -75,13 +81,10 @@ class Reflector(Generic[T]):
         client: The API server.
         resource: What to reflect.
         store: Where to.
-        namespace: Empty for all namespaces.
-        label_selector: As in kubectl.
-        field_selector: As in kubectl.
+        options: Which of its objects.
         consistent: Take the state by a list of the newest state, never from a cache.
         rng: Jitter.
-        metrics: Told of lists and watches.
-        on_malformed: Called with every object that cannot be decoded, and once more when it can be again, or is gone.
+        hooks: Whom to tell.
     """
 
     def __init__(
@@ -89,25 +92,18 @@ class Reflector(Generic[T]):
         client: Client,
         resource: Resource[T],
         store: Store[T],
+        options: ListOptions,
         *,
-        namespace: str = "",
-        label_selector: str = "",
-        field_selector: str = "",
-        consistent: bool = False,
-        rng: random.Random | None = None,
-        metrics: ReflectorMetrics | None = None,
-        on_malformed: Callable[[Malformed], None] | None = None,
+        consistent: bool,
+        rng: random.Random,
+        hooks: Hooks,
     ) -> None:
         self._client = client
         self._resource = resource
         self._store = store
-        self._namespace = namespace
-        self._label_selector = label_selector
-        self._field_selector = field_selector
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._metrics = metrics or NoMetrics()
-        self._on_malformed = on_malformed or (lambda _: None)
-        self._backoff = Backoff(client.clock.monotonic, self._rng)
+        self._options = options
+        self._metrics = hooks.metrics
+        self._follower = Follower(client, resource, options, rng=rng, metrics=hooks.metrics)
         self._watch_list = not consistent
         self._consistent = consistent
         # Whether the state must be taken (anew) before changes can be followed.
@@ -119,8 +115,8 @@ class Reflector(Generic[T]):
         # The next state must come by a paged list, because a watch cannot carry it.
         self._oversized = False
         self._synced = asyncio.Event()
-        self.malformed: dict[str, Malformed] = {}
-        """Objects that exist but cannot be decoded, by key."""
+        self.malformed = MalformedObjects(resource, hooks.on_malformed)
+        """Objects that exist but cannot be decoded."""
         self.heard: float | None = None
         """When the server last told anything, by the client's monotonic clock: an event, a bookmark or a list."""
         self.absent = False
@@ -175,9 +171,9 @@ class Reflector(Generic[T]):
         started = self._now()
         result = await self._client.list(
             self._resource,
-            self._namespace,
-            label_selector=self._label_selector,
-            field_selector=self._field_selector,
+            self._options.namespace,
+            label_selector=self._options.label_selector,
+            field_selector=self._options.field_selector,
             resource_version=self._at_least or None,
         )
         unread = {bad.key: bad for bad in result.malformed}
@@ -185,10 +181,10 @@ class Reflector(Generic[T]):
 
     def _take_over(self, state: dict[str, T], unread: dict[str, Malformed], version: str, started: float) -> None:
         for bad in unread.values():
-            self._report(bad)
+            self.malformed.report(bad)
         self._store.replace(state.values(), version, keep=unread)
         for key in self.malformed.keys() - unread.keys():
-            self._settled(key)
+            self.malformed.settle(key)
         self._metrics.listed(str(self._resource), len(state), self._now() - started)
         self._version, self._stale, self._oversized = version, False, False
         self.heard = self._now()
@@ -197,32 +193,23 @@ class Reflector(Generic[T]):
 
     async def _watch(self, params: dict[str, str], state: dict[str, T] | None) -> float:
         """Follow one watch to its end; with a state, gather the initial events in it first."""
-        seconds = self._rng.randint(*WATCH_SECONDS)
-        params |= selectors(self._label_selector, self._field_selector)
-        params |= {"allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
-        started, count = self._now(), 0
+        started = self._now()
         unread: dict[str, Malformed] = {}
-        opened = self._client.watch(self._resource, self._namespace, params=params, timeout=seconds + WATCH_GRACE)
-        try:
-            async with opened as stream, aclosing(watch.events(stream, self._resource)) as events:  # type: ignore[type-var]
+        async with self._follower.watch(params) as events:
+            if state is None:
+                self._recovered()
+            async for event in events:
+                self.heard = self._now()
                 if state is None:
-                    self._recovered()
-                async for event in events:
-                    count += 1
-                    self.heard = self._now()
-                    if state is None:
-                        self._follow(event)
-                    elif event.initial_end:
-                        self._take_over(state, unread, event.resource_version, started)
-                        state = None
-                    else:
-                        _gather(event, state, unread)
-        finally:
-            short = count == 0 and self._now() - started < SHORT_WATCH
-            self._metrics.watched(str(self._resource), count, self._now() - started, short=short)
+                    self._follow(event)
+                elif event.initial_end:
+                    self._take_over(state, unread, event.resource_version, started)
+                    state = None
+                else:
+                    _gather(event, state, unread)
         if state is not None:
             raise NetworkError(f"watch of {self._resource} ended before its initial state was complete")
-        return self._backoff.step() if short else 0
+        return self._follower.pause()
 
     def _follow(self, event: Event[T]) -> None:
         if event.object is not None:
@@ -230,7 +217,7 @@ class Reflector(Generic[T]):
                 self._store.delete(event.object)
             else:
                 self._store.apply(event.object)
-            self._settled(event.object.key)
+            self.malformed.settle(event.object.key)
         elif event.malformed:
             self._follow_malformed(event.type, event.malformed)
         self._version = event.resource_version or self._version
@@ -238,22 +225,11 @@ class Reflector(Generic[T]):
     def _follow_malformed(self, kind: str, bad: Malformed) -> None:
         held = self._store.get(bad.key)
         if kind != "DELETED":
-            self._report(bad)
+            self.malformed.report(bad)
         else:
             if held is not None:
                 self._store.delete(held, bad.resource_version)
-            self._settled(bad.key)
-
-    def _settled(self, key: str) -> None:
-        """What could not be decoded can be again, or is gone."""
-        if bad := self.malformed.pop(key, None):
-            self._on_malformed(bad)
-
-    def _report(self, bad: Malformed) -> None:
-        if bad.key not in self.malformed or self.malformed[bad.key].error != bad.error:
-            logger.warning("malformed object", extra={"resource": str(self._resource), "key": bad.key, "error": bad.error})
-        self.malformed[bad.key] = bad
-        self._on_malformed(bad)
+            self.malformed.settle(bad.key)
 
     def _failed(self, error: KubeError) -> float:
         """Decide how to go on after an error; return the seconds to wait first."""
@@ -271,7 +247,7 @@ class Reflector(Generic[T]):
         self._oversized |= isinstance(error, LineTooLong)
         self.last_error = self._explain(error)
         logger.warning("reflector failed", extra={"resource": str(self._resource), "error": self.last_error})
-        return max(self._backoff.step(), getattr(error, "retry_after", None) or 0)
+        return self._follower.pause(error)
 
     def _not_found(self) -> float:
         """The resource does not exist; believed at the second time where objects of it are held."""
@@ -289,7 +265,7 @@ class Reflector(Generic[T]):
     def _explain(self, error: KubeError) -> str:
         text = f"{self._resource}: {error}"
         if isinstance(error, Forbidden):
-            scope = f" in namespace {self._namespace}" if self._namespace else " cluster-wide"
+            scope = f" in namespace {self._options.namespace}" if self._options.namespace else " cluster-wide"
             return f"{text}: grant list,watch on {self._resource}{scope}"
         if isinstance(error, Unauthorized):
             return f"{text}: the credentials were refused; check the token or certificate and its expiry"

@@ -1,4 +1,4 @@
-"""Resources: where an object type lives in the API, and the built-in ones that the controller reads.
+"""Resources: where an object type lives in the API, and the built-in ones that the controller uses.
 
 A :class:`Resource` is a plain value that names group, version and plural and the struct to decode into. Users of the
 package define further ones, such as those of custom resources, in the same way.
@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from controller.api.lease import Lease
 from controller.api.meta import KubeObject
 from controller.api.node import Node
 from controller.api.pod import Pod
+from controller.api.reviews import SubjectAccessReview, TokenReview
 from controller.api.workloads import ControllerRevision, DaemonSet, PodDisruptionBudget
 
 T = TypeVar("T", bound=KubeObject)
@@ -83,3 +85,6 @@ PODS = Resource("", "v1", "pods", True, Pod)
 DAEMONSETS = Resource("apps", "v1", "daemonsets", True, DaemonSet)
 CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", True, ControllerRevision)
 POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", True, PodDisruptionBudget)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", True, Lease)
+TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", False, TokenReview)
+SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", False, SubjectAccessReview)

@@ -17,3 +17,9 @@ def newer(candidate: str, held: str) -> bool:
     if left is None or right is None:
         return candidate != held
     return left > right
+
+
+def surely_newer(candidate: str, held: str) -> bool:
+    """Whether candidate is strictly newer than held beyond doubt: False where they cannot be ordered."""
+    left, right = parse(candidate), parse(held)
+    return left is not None and right is not None and left > right

@@ -4,60 +4,14 @@ Both are objects that are created and never kept: the answer is their status. Wh
 token, and errors that leave this module are cleared of it, so that their text may be logged.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
-from controller.api.meta import KubeObject, ObjectMeta, Trimmed
+from controller.api.reviews import UserInfo
 from controller.kube.client import Client
 from controller.kube.errors import ApiError, KubeError
-from controller.kube.resources import Resource
+from controller.kube.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
-_NO_METADATA: Final = ObjectMeta()
 _HIDDEN: Final = "[token]"
-
-
-class UserInfo(Trimmed, frozen=True, gc=False):
-    """Who someone is, as the API server says."""
-
-    username: str = ""
-    uid: str = ""
-    groups: tuple[str, ...] | None = None
-    extra: Mapping[str, tuple[str, ...]] | None = None
-
-
-class TokenReviewStatus(Trimmed, frozen=True, gc=False):
-    """Whether the token is good, and whose it is."""
-
-    authenticated: bool = False
-    user: UserInfo = UserInfo()
-    error: str = ""
-
-
-class TokenReview(KubeObject, frozen=True, gc=False):
-    """authentication.k8s.io/v1 TokenReview; its spec, the token, is never read back."""
-
-    metadata: ObjectMeta = _NO_METADATA
-    status: TokenReviewStatus = TokenReviewStatus()
-
-
-class AccessReviewStatus(Trimmed, frozen=True, gc=False):
-    """Whether it is allowed. Neither allowed nor denied means that no authorizer had an opinion: not allowed."""
-
-    allowed: bool = False
-    denied: bool = False
-    reason: str = ""
-    evaluation_error: str = ""
-
-
-class SubjectAccessReview(KubeObject, frozen=True, gc=False):
-    """authorization.k8s.io/v1 SubjectAccessReview."""
-
-    metadata: ObjectMeta = _NO_METADATA
-    status: AccessReviewStatus = AccessReviewStatus()
-
-
-TOKEN_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", False, TokenReview)
-SUBJECT_ACCESS_REVIEWS: Final = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", False, SubjectAccessReview)
 
 
 async def authenticate(client: Client, token: str) -> UserInfo | None:

@@ -7,7 +7,8 @@ answers to our own writes, which are often ahead of the watch. Three rules keep 
 * What was deleted stays deleted: the uids of deleted objects are remembered, each with the version of its end, and a late
   answer to an own write to one of them is dropped. (Another object of the same name has another uid and is welcome.)
   Only the watch may bring one back, by a newer version: to a watch by labels, deleted is also what has left the selection.
-* A list replaces everything but what is newer than the list itself.
+* A list replaces everything but what is newer than the list itself, be it an object or an end: a list that was read while
+  the watch went on may still have what the watch has told the end of, and never tells of again.
 
 Handlers are told ``(old, new)`` after the store and its indexes are complete; ``None`` stands for "was not there" and
 "is gone". An object that was deleted and created anew between two looks is told as both, in this order, so a handler never
@@ -19,7 +20,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 from controller.api.meta import KubeObject
-from controller.kube.resourceversion import newer
+from controller.kube.resourceversion import newer, surely_newer
 
 T = TypeVar("T", bound=KubeObject)
 Handler = Callable[[T | None, T | None], None]
@@ -154,23 +155,26 @@ class Store(Generic[T]):
 
         Args:
             items: All objects there are.
-            resource_version: Version of the list; held objects that are newer stay.
+            resource_version: Version of the list; held objects that are newer stay, and what ended after it stays away.
             keep: Keys of objects that exist but could not be read: what is held of them stays.
         """
         changes: _Changes[T] = []
-        listed = {obj.key: obj for obj in items}
+        listed = {obj.key: obj for obj in items if not self._ended_after(resource_version, obj.uid)}
         for key, obj in listed.items():
             held = self._objects.get(key)
             if held is None or _supersedes(obj, held):
                 changes += self._put(key, held, obj)
         for key, held in list(self._objects.items()):
-            created_after = not newer(resource_version, held.metadata.resource_version) and (
-                resource_version != held.metadata.resource_version
-            )
+            created_after = surely_newer(held.metadata.resource_version, resource_version)
             if key not in listed and key not in keep and not created_after:
                 changes += self._put(key, held, None)
                 self._bury(held.uid, resource_version)
         self._notify(changes)
+
+    def _ended_after(self, version: str, uid: str) -> bool:
+        """Whether the object is known to have been gone at something newer than version."""
+        gone = self._tombstones.get(uid)
+        return gone is not None and surely_newer(gone, version)
 
     def _put(self, key: str, old: T | None, new: T | None) -> "_Changes[T]":
         """Change one entry and its indexes; return what handlers are to be told."""

@@ -9,7 +9,8 @@ unnoticed for ever. Here the kernel finds out within 30 seconds (``SO_KEEPALIVE`
 ``TCP_USER_TIMEOUT`` for those with unacknowledged data), and every request and stream has a total timeout besides.
 
 Between the asking for a request and its sending may lie credentials that are renewed, a free connection that is waited
-for, a handshake. Whoever must not send too late is asked once more when all that is done: see :data:`LAST_LOOK`.
+for, a handshake. Whoever must not send too late is asked once more when all that is done: see :data:`LAST_LOOK`. What fails
+before that has certainly not been sent, and its error says so (``maybe_applied``).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Final, Protocol, Self
 
 import aiohttp
@@ -112,7 +114,7 @@ class AiohttpTransport:
             headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"},
             read_bufsize=READ_BUFFER,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_looking_once_more()],
+            trace_configs=[_noticing_connections()],
         )
 
     async def __aenter__(self) -> Self:
@@ -186,6 +188,7 @@ class AiohttpTransport:
         connection = self._connection
         authorization = await connection.authorization()
         sent = dict(headers) if authorization is None else {**headers, AUTHORIZATION: authorization}
+        sending = _Sending()
         try:
             return await self._session.request(
                 method,
@@ -198,19 +201,29 @@ class AiohttpTransport:
                 server_hostname=connection.server_name,
                 proxy=connection.proxy,
                 allow_redirects=False,
+                trace_request_ctx=sending,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _network_error(error, f"{method} {connection.server}{path}") from error
+            raise _network_error(error, f"{method} {connection.server}{path}", maybe_applied=sending.connected) from error
 
 
-def _looking_once_more() -> aiohttp.TraceConfig:
-    async def look(*_: object) -> None:
+@dataclass(slots=True)
+class _Sending:
+    """One request on its way out."""
+
+    connected: bool = False
+    """Whether it has ever had a connection: until then it cannot have been sent, from then on it may have been."""
+
+
+def _noticing_connections() -> aiohttp.TraceConfig:
+    async def connected(_session: object, context: SimpleNamespace, _params: object) -> None:
         if (last_look := LAST_LOOK.get()) is not None:
             last_look()
+        context.trace_request_ctx.connected = True
 
     tracing = aiohttp.TraceConfig()
-    tracing.on_connection_create_end.append(look)
-    tracing.on_connection_reuseconn.append(look)
+    tracing.on_connection_create_end.append(connected)
+    tracing.on_connection_reuseconn.append(connected)
     return tracing
 
 
@@ -242,10 +255,9 @@ class _AiohttpStream:
             raise _network_error(error, str(self._response.url.path)) from error
 
 
-def _network_error(error: Exception, what: str) -> NetworkError:
-    never_connected = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+def _network_error(error: Exception, what: str, *, maybe_applied: bool = True) -> NetworkError:
     detail = "timed out" if isinstance(error, asyncio.TimeoutError) else _SSL.sub("", str(error)) or type(error).__name__
-    return NetworkError(f"{what}: {detail}", maybe_applied=not never_connected)
+    return NetworkError(f"{what}: {detail}", maybe_applied=maybe_applied)
 
 
 def _keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -5,8 +5,11 @@ and not by the HTTP library, so that a line has a known upper bound and an overl
 two phases: the envelope with the object left raw, then the object by the envelope's type, because a Status (ERROR) or a
 bare resourceVersion (BOOKMARK) is not an object of the resource. An object that cannot be decoded is an event as well:
 it is reported, and the watch goes on.
+
+Silence is told as well, since a connection may stand that nothing comes through any more: see :mod:`controller.kube.follow`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final, Generic, TypeVar
 
@@ -49,6 +52,10 @@ _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
 _BOOKMARK: Final = msgspec.json.Decoder(_Bookmark)
 
 
+class Silent(NetworkError):  # noqa: N818 - named for what happened
+    """Nothing came for so long that the connection is taken for dead. The watch may be resumed at once."""
+
+
 class LineSplitter:
     """Puts lines together from chunks."""
 
@@ -76,18 +83,37 @@ class LineSplitter:
         return [line for line in lines if line]
 
 
-async def events(stream: Stream, resource: Resource[T], *, max_line: int = MAX_LINE) -> AsyncIterator[Event[T]]:
+async def events(
+    stream: Stream, resource: Resource[T], *, max_line: int = MAX_LINE, silence: float | None = None
+) -> AsyncIterator[Event[T]]:
     """Decode a watch's stream until it ends. An incomplete last line is dropped: the next watch brings it again.
+
+    Args:
+        stream: The answer to a watch.
+        resource: What it is of.
+        max_line: The longest event, in bytes.
+        silence: Seconds without a byte after which it is given up; None for never.
 
     Raises:
         ApiError: The server sent an ERROR event, such as Gone.
         LineTooLong: An event exceeds max_line.
         NetworkError: The stream was cut off, or is not a watch.
+        Silent: Nothing came for too long.
     """
     splitter = LineSplitter(max_line)
-    async for chunk in stream.chunks():
+    chunks = stream.chunks()
+    while (chunk := await _next(chunks, silence)) is not None:
         for line in splitter.feed(chunk):
             yield decode_event(line, resource)
+
+
+async def _next(chunks: AsyncIterator[bytes], silence: float | None) -> bytes | None:
+    """The next piece; None at the end."""
+    try:
+        async with asyncio.timeout(silence):
+            return await anext(chunks, None)
+    except TimeoutError:
+        raise Silent(f"a watch was silent for {silence:g} s") from None
 
 
 def decode_event(line: bytes, resource: Resource[T]) -> Event[T]:

@@ -1,5 +1,7 @@
 """What each answer to an eviction means: one reason, one wait (design, section 5.3). None of them ends a drain."""
 
+from http import HTTPStatus
+
 import msgspec
 
 from controller.kube.errors import (
@@ -20,6 +22,7 @@ BUDGET_RETRY = 5.0
 SLOW_RETRY = 30.0
 _BACKOFF_BASE = 1.0
 _SEVERAL = "more than one PodDisruptionBudget"
+_BY_WEBHOOK = "failed calling webhook"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -29,6 +32,8 @@ class Answer(msgspec.Struct, frozen=True):
     message: str
     retry_seconds: float
     outcome: str = ""
+    of_server: bool = True
+    """Whether it is an answer at all, or the want of one; false where the server was not asked for lack of the lead."""
 
 
 def classify(error: ApiError | NetworkError, failures: int, budgets: int) -> Answer:
@@ -40,6 +45,8 @@ def classify(error: ApiError | NetworkError, failures: int, budgets: int) -> Ans
         budgets: How many disruption budgets are known to guard the pod.
     """
     backoff = min(SLOW_RETRY, _BACKOFF_BASE * 2.0 ** min(failures, 10))
+    if isinstance(error, NotLeading):
+        return Answer(None, str(error), _BACKOFF_BASE, of_server=False)
     if isinstance(error, NetworkError):
         return Answer(Reason.API_UNAVAILABLE, str(error), backoff, outcome="unavailable")
     message = error.message
@@ -55,13 +62,18 @@ def classify(error: ApiError | NetworkError, failures: int, budgets: int) -> Ans
         case Forbidden():
             text = f"{message}: grant the controller create on pods/eviction, or see the webhook or policy named here"
             return Answer(Reason.FORBIDDEN, text, max(backoff, BUDGET_RETRY), outcome="forbidden")
-        case ServerError() if budgets > 1 or _SEVERAL in message:
+        case ServerError() if _SEVERAL in message or (budgets > 1 and _by_budgets(error)):
             text = f"{message}: leave the pod only one of its budgets"
             return Answer(Reason.MULTIPLE_POD_DISRUPTION_BUDGETS, text, SLOW_RETRY, outcome="multiple_budgets")
         case ServerError():
             return Answer(Reason.API_UNAVAILABLE, message, backoff, outcome="unavailable")
         case _:
             return Answer(Reason.EVICTION_DENIED, message, max(backoff, BUDGET_RETRY), outcome="denied")
+
+
+def _by_budgets(error: ServerError) -> bool:
+    """Whether an error of a pod with several budgets may be theirs: a 500 that names nobody else."""
+    return error.status == HTTPStatus.INTERNAL_SERVER_ERROR and _BY_WEBHOOK not in error.message
 
 
 def _too_many(error: ApiError) -> Answer:

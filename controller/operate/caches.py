@@ -29,10 +29,13 @@ from controller.kube.resources import (
 )
 from controller.kube.store import Handler, Store
 from controller.logs import detached
-from controller.operate.evictor import BY_NAMESPACE
+from controller.operate.budgetwaits import BY_NAMESPACE
 from controller.operate.nodepods import BY_NODE
 from controller.operate.options import Options
-from controller.upgrade.revision import HASH_LABEL, Revisions, revisions_of
+from controller.upgrade.keys import keys_for
+from controller.upgrade.marks import marked_drivers
+from controller.upgrade.record import decode_record
+from controller.upgrade.revision import HASH_LABEL, Revisions, revisions_of, split_target
 from controller.upgrade.sources import Source
 
 BY_OWNER = "owner"
@@ -68,6 +71,9 @@ class Caches:
         self._on_listed: list[Callable[[], None]] = []
         # Hashes that a consistent LIST has proved to be of no revision, by DaemonSet uid.
         self._absent: dict[str, frozenset[str]] = {}
+        self.proofs = 0
+        """How often that has changed by a LIST: what was collected of revisions before is out of date."""
+        self._domain = options.domain
         self.budgets.store.index_by(BY_NAMESPACE, lambda b: (b.namespace,))
         for namespace in options.driver_namespaces:
             self.add_namespace(namespace)
@@ -130,14 +136,25 @@ class Caches:
     def keep_driver_pods(self, used: Iterable[tuple[str, Selector]]) -> None:
         """Policies have changed, and have these namespaces and selectors: what nobody needs is not watched any more.
 
-        What no policy has is watched on if it was asked for since the last such change: nodes in progress go on without
-        their policy.
+        What no policy has is watched on if it was asked for since the last such change, or if a node in progress goes by
+        it: those go on without their policy, however often policies change before anybody looks at them.
         """
         kept = {(namespace, str(selector)) for namespace, selector in used} | self._asked_for
+        if self._following.keys() - kept:
+            kept |= set(self._in_progress())
         for key in self._following.keys() - kept:
             self._following.pop(key).cancel()
             del self._driver_pods[key]
         self._asked_for.clear()
+
+    def _in_progress(self) -> Iterator[tuple[str, str]]:
+        """The selectors by which nodes in progress go on without their policy."""
+        for node in self.nodes.store.list():
+            for driver in marked_drivers(node, self._domain):
+                record = decode_record(node.annotations.get(keys_for(driver, self._domain).record))
+                uid = split_target(record.target)[0] if record is not None and record.in_progress else ""
+                if uid and (daemonset := self.daemonset_by_uid(uid)):
+                    yield daemonset.namespace, str(self.pods_of(daemonset))
 
     def driver_pod_stores(self) -> Iterator[Store[Pod]]:
         """Yield every store of driver pods."""
@@ -191,6 +208,7 @@ class Caches:
             known: Mapping[str, Any] = revisions_of(uid, result.items).known
             carried = {pod.labels.get(HASH_LABEL, "") for store in self.driver_pod_stores() for pod in store.list()}
             self._absent[uid] = (self._absent.get(uid, frozenset()) & carried) | (hashes - known.keys())
+            self.proofs += 1
 
     def _forget_absent(self, old: DaemonSet | None, new: DaemonSet | None) -> None:
         if old is not None and new is None:

@@ -35,6 +35,8 @@ from controller.operate.rollout import Rollout
 from controller.operate.status import StatusWriter
 from controller.operate.views import Views
 from controller.operate.worker import Worker
+from controller.upgrade.actions import Decision
+from controller.upgrade.facts import Unlisted
 from controller.upgrade.snapshot import NodeView
 
 MAX_RETRY_SECONDS = 60.0
@@ -172,11 +174,13 @@ class _Parts:
         self.pods = NodePods(client, tasks, add, self.evictor.forget, self._forget_node, metrics)
         steps = ClockSteps(client.clock, nodes, options.domain)
         self.views = Views(caches, policies, self.pods, self.evictor.attempts, options, claims.drivers, steps)
-        self.effects = Effects(client, caches, self.pods, self.evictor, claims, metrics)
+        self.effects = Effects(client, caches, self.pods, self.evictor, claims, metrics, self._wants_deletion)
+        self.effects.before_transition(steps.sending)
         self.rollout = Rollout(client, nodes, self.views, policies, self.effects, add, metrics.reconcile_error)
         why = self.rollout.why_waiting
+        looked_at, error = self.rollout.looked_at, metrics.reconcile_error
         self.worker = Worker(
-            client, nodes, self.queue, self.views, self.pods, self.effects, self._refresh, why, metrics.reconcile_error
+            client, nodes, self.queue, self.views, self.pods, self.effects, self._refresh, looked_at, why, error
         )
         self.recorder = EventRecorder(client, CONTROLLER, socket.gethostname(), metrics=metrics)
         events = Events(self.recorder)
@@ -247,9 +251,12 @@ class _Parts:
         self.status.poke()
         self.rollout.poke()
 
-    def _refresh(self, driver: str, name: str, view: NodeView | None) -> None:
-        self.rollout.refresh(driver, name, view)
+    def _refresh(self, driver: str, name: str, seen: NodeView | Unlisted | None, decision: Decision | None) -> None:
+        self.rollout.refresh(driver, name, seen, decision)
         self.status.looked_at(driver)
 
     def _wants_eviction(self, node: str, uid: str) -> bool:
         return self.worker.wants_eviction(node, uid)
+
+    def _wants_deletion(self, node: str, uid: str) -> bool:
+        return self.worker.wants_deletion(node, uid)

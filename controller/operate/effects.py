@@ -51,10 +51,27 @@ class TransitionMetrics(Protocol):
 
 
 class Effects:
-    """Turns actions into API calls."""
+    """Turns actions into API calls.
+
+    Args:
+        client: The API server.
+        caches: What answers enter.
+        pods: Pods of the nodes in progress.
+        evictor: Sends evictions.
+        claims: Reads resource claims.
+        metrics: Told of what was done.
+        still_wanted: Decides a node anew and says whether a driver pod's deletion is still asked for.
+    """
 
     def __init__(
-        self, client: Client, caches: Caches, pods: NodePods, evictor: Evictor, claims: Claims, metrics: TransitionMetrics
+        self,
+        client: Client,
+        caches: Caches,
+        pods: NodePods,
+        evictor: Evictor,
+        claims: Claims,
+        metrics: TransitionMetrics,
+        still_wanted: Callable[[str, str], bool],
     ) -> None:
         self._client = client
         self._caches = caches
@@ -62,6 +79,7 @@ class Effects:
         self._evictor = evictor
         self._claims = claims
         self._metrics = metrics
+        self._still_wanted = still_wanted
         self._followers: list[Callable[[NodeView, PatchNode, Node], None]] = []
         self._heralds: list[Callable[[NodeView, PatchNode], None]] = []
 
@@ -80,15 +98,16 @@ class Effects:
             Conflict: The node changed since it was looked at: look again.
             KubeError: As the client.
         """
+        decided = self._client.now()  # the answer may tell that the clock was set, which the view does not know of
         for herald in self._heralds:
             herald(view, patch)
         body = merge_body(patch, view.keys.state, view.keys.record, view.node.metadata.resource_version)
         node = await self._client.patch(NODES, view.node.name, body)
         self._caches.nodes.store.observe_write(node)
-        self._tell(view, patch, node)
+        self._tell(view, patch, node, decided)
         return node
 
-    def _tell(self, view: NodeView, patch: PatchNode, node: Node) -> None:
+    def _tell(self, view: NodeView, patch: PatchNode, node: Node, decided: float) -> None:
         old = view.state or State.UNKNOWN
         fields = {
             "node": view.node.name,
@@ -103,17 +122,17 @@ class Effects:
             logger.info("node marks written", extra=fields)
         else:
             logger.log(logging.WARNING if patch.state is State.UPGRADE_FAILED else logging.INFO, "node moved", extra=fields)
-            self._measure(view, old, patch)
+            self._measure(view, old, patch, decided)
         for follower in self._followers:
             follower(view, patch, node)
 
-    def _measure(self, view: NodeView, old: State, patch: PatchNode) -> None:
-        driver, policy, now = view.keys.driver, _policy(view), self._client.now()
+    def _measure(self, view: NodeView, old: State, patch: PatchNode, decided: float) -> None:
+        driver, policy = view.keys.driver, _policy(view)
         since = view.written.since if view.written else 0.0
         granted = view.written.entered.get(State.CORDON_REQUIRED, 0.0) if view.written else 0.0
-        self._metrics.transition(driver, policy, old, patch.state, max(0.0, now - since) if since else 0.0)
+        self._metrics.transition(driver, policy, old, patch.state, max(0.0, decided - view.today(since)) if since else 0.0)
         if granted:
-            self._metrics.upgraded(driver, policy, old, patch.state, max(0.0, now - granted))
+            self._metrics.upgraded(driver, policy, old, patch.state, max(0.0, decided - view.today(granted)))
         if patch.state is State.UPGRADE_FAILED:
             self._metrics.failed(driver, policy, old, patch.reason)
 
@@ -141,8 +160,12 @@ class Effects:
         pod = next(p for p in view.driver_pods if p.uid == action.uid)
         fields = {"node": view.node.name, "driver": view.keys.driver, "pod": pod.key}
         gone_at = ""
+        client = await self._client.in_turn("DELETE")
+        # The turn may have been waited for while the node was uncordoned: who changed it has it decided anew.
+        if not self._still_wanted(view.node.name, action.uid):
+            return
         try:
-            answer = await self._client.delete(PODS, action.name, action.namespace, uid=action.uid)
+            answer = await client.delete(PODS, action.name, action.namespace, uid=action.uid)
         except (NotFound, Conflict):
             # A cache that believes a mistaken 404, a proxy's for instance, would miss the pod until it changes, which it
             # never may: the node would wait for a driver that runs.

@@ -7,11 +7,12 @@ has one of these.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from controller.api.event import EventType, ObjectReference, reference
 from controller.api.meta import KubeObject
 from controller.api.node import Node
-from controller.kube.recorder import EventRecorder, ObjectReference, Type, reference
-from controller.upgrade.actions import Decision, PatchNode
-from controller.upgrade.narration import Told, on_condition, on_decision, on_transition
+from controller.kube.recorder import EventRecorder
+from controller.upgrade.actions import PatchNode
+from controller.upgrade.narration import Told, gist, on_condition, on_transition
 from controller.upgrade.policy import Policy
 from controller.upgrade.snapshot import NodeView
 
@@ -30,9 +31,9 @@ class Events:
         if told := on_transition(view, patch):
             self._tell(reference(node, "Node"), told, view)
 
-    def decision(self, view: NodeView, decision: Decision, last: Decision | None) -> None:
-        """A node waits."""
-        for told in on_decision(view, decision, last):
+    def decision(self, view: NodeView, news: Iterable[Told]) -> None:
+        """A node waits, and this is news of it."""
+        for told in news:
             self._tell(reference(view.node, "Node"), told, view)
 
     def conditions(
@@ -43,11 +44,11 @@ class Events:
         now: Iterable[Mapping[str, Any]],
     ) -> None:
         """A policy's conditions are told: what changed is an Event."""
-        before = {c.get("type"): (str(c.get("status")), str(c.get("reason"))) for c in earlier}
+        before = {c.get("type"): gist(c) for c in earlier}
         regarding = reference(obj, policy.source.kind, f"{policy.source.group}/{policy.source.version}")
         for condition in now:
-            kind, state = condition["type"], (condition["status"], condition["reason"])
-            if told := on_condition(kind, before.get(kind), state, condition.get("message", "")):
+            kind, message = condition["type"], condition.get("message", "")
+            if told := on_condition(kind, before.get(kind), gist(condition), message, policy.full_name):
                 self._record(regarding, told)
 
     def _tell(self, regarding: ObjectReference, told: Told, view: NodeView) -> None:
@@ -56,12 +57,17 @@ class Events:
             uids = (p.uid for p in (*(view.workload or ()), *view.driver_pods) if (p.namespace, p.name) == told.pod)
             self._record(regarding, told, ObjectReference("Pod", name, namespace, next(uids, "")))
         elif policy := view.policy:
-            api_version = f"{policy.source.group}/{policy.source.version}"
-            related = ObjectReference(policy.source.kind, policy.name, policy.namespace, policy.uid, api_version)
-            self._record(regarding, told, related)
+            self._record(regarding, told, _reference_of(policy))
         else:
             self._record(regarding, told)
 
     def _record(self, regarding: ObjectReference, told: Told, related: ObjectReference | None = None) -> None:
-        kind: Type = "Warning" if told.warning else "Normal"
+        kind: EventType = "Warning" if told.warning else "Normal"
         self._recorder.event(regarding, kind, str(told.reason), told.action, told.note, related)
+
+
+def _reference_of(policy: Policy) -> ObjectReference:
+    """Refer to the custom resource; a cluster-scoped one has no namespace, whatever namespace it counts in."""
+    source = policy.source
+    namespace = policy.namespace if source.namespaced else ""
+    return ObjectReference(source.kind, policy.name, namespace, policy.uid, f"{source.group}/{source.version}")

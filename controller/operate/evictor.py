@@ -1,21 +1,16 @@
-"""Sends evictions, few at a time per disruption budget, and remembers what came of them.
+"""Evicts pods on behalf of nodes, and tells what came of it.
 
-Evictions that share a budget conflict inside the API server, each conflict costing half a second there; so they go one
-after the other, in a lane per budget, while other budgets' go beside them. An eviction whose budget is known to allow
-nothing is not sent at all until the budget changes, or five seconds have passed. When it changes, as many waiting pods
-are let go as it allows, first come, first served.
+An eviction whose budget is known to allow nothing is not sent at all until the budget changes, or five seconds have passed
+(:mod:`controller.operate.budgetwaits`). Any other goes through its lane (:mod:`controller.operate.lanes`).
 
-What was decided may be old news when a lane comes to it. Right before an eviction is sent the node is decided once more,
-and only what that decision still asks for is sent.
+What was decided may be old news when a pod has passed its lane. Right before an eviction is sent the node is decided once
+more, and only what that decision still asks for is sent.
 """
 
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -26,17 +21,17 @@ from controller.kube.client import Client
 from controller.kube.errors import ApiError, Conflict, NetworkError
 from controller.kube.resources import PODS
 from controller.kube.store import Store
-from controller.logs import detached, reconcile_scope
+from controller.logs import reconcile_scope
 from controller.operate.answers import BUDGET_RETRY, Answer, classify
+from controller.operate.budgetwaits import BudgetWaits
+from controller.operate.evictees import Evictee, Evictees
+from controller.operate.lanes import EvictionLanes
 from controller.upgrade.actions import EvictPod
-from controller.upgrade.guards import NEVER, guards, spent
+from controller.upgrade.guards import NEVER, spent
 from controller.upgrade.pods import is_ready
 from controller.upgrade.reasons import Reason
 from controller.upgrade.snapshot import Attempt
 
-BY_NAMESPACE = "namespace"
-MISJUDGED = 2.0
-"""Seconds by which a step of the server's clock may have been misjudged that had run at a wrong speed before."""
 _BY_BUDGETS = frozenset({Reason.POD_DISRUPTION_BUDGET, Reason.MULTIPLE_POD_DISRUPTION_BUDGETS})
 
 logger = logging.getLogger(__name__)
@@ -49,37 +44,12 @@ class EvictionMetrics(Protocol):
         """One eviction was answered."""
 
 
-@dataclass(slots=True)
-class _Item:
-    """One pod on its way through a lane."""
-
-    node: str
-    action: EvictPod
-    pod: Pod
-
-
-@dataclass(slots=True)
-class _History:
-    """What is remembered of a pod between attempts."""
-
-    node: str
-    failures: int = 0
-    asked: float = 0.0
-    """When the server was last asked, or first spared the question: a budget that says 0 is believed for 5 s only."""
-    since: float = 0.0
-    """Since when the pod has been refused."""
-    reason: Reason | None = None
-    """The last refusal's, so that one that only repeats is not logged again."""
-    refusal: Attempt | None = None
-    """The last refusal: until another answer is there it is what holds the pod up."""
-
-
 class Evictor:
     """Evicts pods on behalf of nodes.
 
     Args:
         client: The API server.
-        budgets: The disruption budgets, indexed :data:`BY_NAMESPACE`.
+        budgets: The disruption budgets, indexed :data:`~controller.operate.budgetwaits.BY_NAMESPACE`.
         tasks: Owner of the lanes' tasks.
         still_wanted: Decides a node anew and says whether a pod's eviction is still asked for.
         changed: Called with a node's name when an attempt of its pods has ended or may be repeated.
@@ -97,109 +67,99 @@ class Evictor:
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
-        self._budgets = budgets
-        self._tasks = tasks
         self._still_wanted = still_wanted
         self._changed = changed
         self._metrics = metrics
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self.attempts: dict[str, Attempt] = {}
-        """By pod uid: what came of the last eviction. The core reads it, nobody else writes it."""
-        # By pod uid, from its first submission until it is forgotten: of others nothing is kept, not even a late answer.
-        self._histories: dict[str, _History] = {}
-        # The same pods by node: what is remembered of them goes with the node's upgrade.
-        self._by_node: dict[str, set[str]] = {}
-        self._lanes: dict[str, deque[_Item]] = {}
-        # Pods refused by a budget, in order, by the budget's key.
-        self._refused: dict[str, dict[str, str]] = {}
-        budgets.add_handler(self._budget_changed)
-        client.clock.on_step(self._clock_set)
+        self._pods = Evictees()
+        self._waits = BudgetWaits(budgets, self._freed)
+        self._lanes = EvictionLanes(client, tasks, self._process)
+        client.clock.on_step(self._pods.clock_set)
+
+    @property
+    def attempts(self) -> Mapping[str, Attempt]:
+        """By pod uid: what came of the last eviction, and when the next may be sent."""
+        return self._pods.attempts
 
     def submit(self, node: str, action: EvictPod, pod: Pod) -> None:
-        """Send an eviction as soon as its budget's lane is free. Returns at once."""
-        self._unrefuse(action.uid)
-        history = self._histories.setdefault(action.uid, _History(node))
-        self._by_node.setdefault(history.node, set()).add(action.uid)
-        self.attempts[action.uid] = _under_way(history)
-        guarding = self._guarding(pod)
-        lane = guarding[0].key if guarding else f"pod {action.uid}"
-        if lane in self._lanes:
-            self._lanes[lane].append(_Item(node, action, pod))
+        """Send an eviction as soon as its lane is free, unless one is on the way or was accepted. Returns at once."""
+        evictee = self._pods.add(node, action, pod)
+        if evictee.under_way:
             return
-        self._lanes[lane] = deque([_Item(node, action, pod)])
-        self._tasks.create_task(self._run(lane), name=f"evictions of {lane}", context=detached())
+        self._waits.remove(evictee)
+        self._pods.tell(evictee, evictee.trying())
+        guarding = self._waits.guarding(evictee)
+        self._lanes.add(guarding[0].key if guarding else f"pod {action.uid}", evictee)
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""
-        self.attempts.pop(uid, None)
-        self._unrefuse(uid)
-        if history := self._histories.pop(uid, None):
-            here = self._by_node[history.node]
-            here.discard(uid)
-            if not here:
-                del self._by_node[history.node]
+        if evictee := self._pods.forget(uid):
+            self._waits.remove(evictee)
 
     def forget_node(self, node: str) -> None:
         """The node's pods are not looked at any more."""
-        for uid in tuple(self._by_node.get(node, ())):
+        for uid in self._pods.of_node(node):
             self.forget(uid)
 
-    async def _run(self, lane: str) -> None:
-        """Send a lane's evictions one after the other; the lane ends when it is empty."""
-        items = self._lanes[lane]
+    async def _process(self, evictee: Evictee) -> None:
         try:
-            while items:
-                item = items.popleft()
-                try:
-                    with reconcile_scope(item.node):
-                        await self._evict(item)
-                except Exception:  # a defect met on one pod must not end the lane, nor the controller
-                    logger.exception("eviction crashed", extra={"node": item.node, "pod": item.pod.key})
-                    self._refuse(item, Answer(Reason.EVICTING, "internal error, see the log", BUDGET_RETRY))
-                self._changed(item.node)
-        finally:
-            del self._lanes[lane]
+            with reconcile_scope(evictee.node):
+                await self._evict(evictee)
+        except Exception:  # a defect met on one pod must not end its lane, nor the controller
+            logger.exception("eviction crashed", extra={"node": evictee.node, "pod": evictee.pod.key})
+            self._refuse(evictee, Answer(Reason.EVICTING, "internal error, see the log", BUDGET_RETRY))
+        self._changed(evictee.node)
 
-    async def _evict(self, item: _Item) -> None:
-        uid = item.action.uid
-        self.attempts.pop(uid, None)
-        history = self._histories.get(uid)
-        if history is None:
+    async def _evict(self, evictee: Evictee) -> None:
+        if not self._pods.expects(evictee):
             return
-        wanted = partial(self._still_wanted, item.node, uid)
-        if not wanted():
+        if refusal := self._spent_budget(evictee):
+            self._refuse(evictee, refusal)
             return
-        if spent := self._spent_budget(item, history):
-            self._refuse(item, spent)
-            return
-        self.attempts[uid] = _under_way(history)
-        history.asked = self._client.now()
-        known = self._guarding(item.pod)
-        try:
-            client = await self._client.in_turn("EVICT")
-            # Decided as before the turn was waited for, which may have taken seconds: as if it were not under way.
-            under_way = self.attempts.pop(uid, None)
-            if under_way is None or not wanted():
+        async with self._lanes.turn(evictee) as client:
+            if not self._is_wanted(evictee):
+                self._pods.tell(evictee, None)
                 return
-            self.attempts[uid] = under_way
-            await _send(client, item.action)
-        except (ApiError, NetworkError) as error:
-            self._answered(item, await self._judge(item, error, history), known)
-            return
-        except BaseException:
-            self.attempts.pop(uid, None)
-            raise
-        self._metrics.evicted("evicted")
-        if uid in self._histories:
-            # Never evicted again: from here on only its end is waited for.
-            self.attempts[uid] = Attempt(NEVER, Reason.POD_TERMINATING, since=self._client.now())
+            evictee.asked = self._client.now()
+            known = self._waits.guarding(evictee)
+            answer = await self._ask(client, evictee)
+        if answer is None:
+            self._accepted(evictee.uid)
+        else:
+            self._answered(evictee, answer, known)
 
-    async def _judge(self, item: _Item, error: ApiError | NetworkError, history: _History) -> Answer:
-        answer = classify(error, history.failures, len(self._guarding(item.pod)))
-        history.failures += 1
-        if isinstance(error, Conflict) and await self._replaced(item.action):
-            return Answer(None, "", NEVER, outcome="gone")
-        return answer
+    def _spent_budget(self, evictee: Evictee) -> Answer | None:
+        """Return the refusal to expect where the pod's budget is known to allow nothing, unless it is time to ask.
+
+        Pods that are not ready may be evicted whatever the budget says, so for them the server is always asked.
+        """
+        now = self._client.now()
+        if not is_ready(evictee.pod) or (evictee.asked and now - evictee.asked >= BUDGET_RETRY):
+            return None
+        for budget in self._waits.guarding(evictee):
+            if message := spent(budget):
+                evictee.asked = evictee.asked or now
+                return Answer(Reason.POD_DISRUPTION_BUDGET, message, BUDGET_RETRY, outcome="budget")
+        return None
+
+    def _is_wanted(self, evictee: Evictee) -> bool:
+        """Ask at the last moment: the wait before may have taken seconds."""
+        if not self._pods.expects(evictee):
+            return False
+        with self._pods.set_aside(evictee):
+            return self._still_wanted(evictee.node, evictee.uid)
+
+    async def _ask(self, client: Client, evictee: Evictee) -> Answer | None:
+        """Ask for the eviction; returns why not, None where it was accepted."""
+        try:
+            await _send(client, evictee.action)
+        except (ApiError, NetworkError) as error:
+            answer = classify(error, evictee.failures, len(self._waits.guarding(evictee)))
+            evictee.failures += answer.of_server
+            if isinstance(error, Conflict) and await self._replaced(evictee.action):
+                return Answer(None, "", NEVER, outcome="gone")
+            return answer
+        return None
 
     async def _replaced(self, action: EvictPod) -> bool:
         """Whether the pod of that name is another one by now, or none."""
@@ -209,95 +169,46 @@ class Evictor:
             return False
         return found is None or found.uid != action.uid
 
-    def _answered(self, item: _Item, answer: Answer, known: list[PodDisruptionBudget]) -> None:
+    def _accepted(self, uid: str) -> None:
+        """Note an eviction that will never be repeated, also where its pod was forgotten and submitted again meanwhile."""
+        self._metrics.evicted("evicted")
+        if evictee := self._pods.get(uid):
+            evictee.evicted = True
+            self._pods.tell(evictee, Attempt(NEVER, Reason.POD_TERMINATING, since=self._client.now()))
+
+    def _answered(self, evictee: Evictee, answer: Answer, known: list[PodDisruptionBudget]) -> None:
         """Note a refusal. ``known`` are the pod's budgets as they were when the server was asked."""
-        self._metrics.evicted(answer.outcome)
-        history = self._histories.get(item.action.uid)
-        if history is None:
+        if not answer.of_server:
+            self._pods.tell(evictee, evictee.trying(again=self._client.now() + answer.retry_seconds))
             return
-        if history.reason is not answer.reason:
-            fields = {"node": item.node, "pod": item.pod.key, "reason": answer.reason, "error": answer.message}
+        self._metrics.evicted(answer.outcome)
+        if not self._pods.expects(evictee):
+            return
+        if evictee.logged is not answer.reason:
+            fields = {"node": evictee.node, "pod": evictee.pod.key, "reason": answer.reason, "error": answer.message}
             logger.info("eviction not accepted", extra=fields)
-        history.reason = answer.reason
-        budgets = self._guarding(item.pod)
+        evictee.logged = answer.reason
+        budgets = self._waits.guarding(evictee)
         if answer.reason is Reason.POD_DISRUPTION_BUDGET and budgets != known and not any(map(spent, budgets)):
             # It changed while the server was asked: nothing would tell again that it allows one.
             answer = replace(answer, retry_seconds=0.0)
-        self._refuse(item, answer)
+        self._refuse(evictee, answer)
 
-    def _refuse(self, item: _Item, answer: Answer) -> None:
-        uid, now = item.action.uid, self._client.now()
-        history = self._histories.get(uid)
-        if history is None:
+    def _refuse(self, evictee: Evictee, answer: Answer) -> None:
+        if not self._pods.expects(evictee):
             return
-        history.since = history.since or now
+        now = self._client.now()
+        evictee.since = evictee.since or now
         by_budget = answer.reason is Reason.POD_DISRUPTION_BUDGET
         wait = answer.retry_seconds * (1 if by_budget else 1 + self._rng.random() / 4)
-        self.attempts[uid] = history.refusal = Attempt(now + wait, answer.reason, answer.message, history.since)
-        for budget in self._guarding(item.pod) if answer.reason in _BY_BUDGETS else ():
-            self._refused.setdefault(budget.key, {})[uid] = item.node
+        evictee.refusal = Attempt(now + wait, answer.reason, answer.message, evictee.since)
+        self._pods.tell(evictee, evictee.refusal)
+        if answer.reason in _BY_BUDGETS:
+            self._waits.add(evictee)
 
-    def _unrefuse(self, uid: str) -> None:
-        """It waits for no budget: what the next one allows is for others."""
-        for key in [key for key, pods in self._refused.items() if pods.pop(uid, None) is not None and not pods]:
-            del self._refused[key]
-
-    def _spent_budget(self, item: _Item, history: _History) -> Answer | None:
-        """Return the refusal to expect where the pod's budget is known to allow nothing, unless it is time to ask.
-
-        Pods that are not ready may be evicted whatever the budget says, so for them the server is always asked.
-        """
-        now = self._client.now()
-        if not is_ready(item.pod) or (history.asked and now - history.asked >= BUDGET_RETRY):
-            return None
-        for budget in self._guarding(item.pod):
-            if message := spent(budget):
-                history.asked = history.asked or now
-                return Answer(Reason.POD_DISRUPTION_BUDGET, message, BUDGET_RETRY, outcome="budget")
-        return None
-
-    def _clock_set(self, seconds: float) -> None:
-        """What was to be tried in a few seconds still is, whatever the server's clock says then; rather late than early."""
-        for uid, attempt in self.attempts.items():
-            self.attempts[uid] = replace(_moved(attempt, seconds), again=attempt.again + seconds + MISJUDGED)
-        for history in self._histories.values():
-            history.asked = history.asked and history.asked + seconds + MISJUDGED
-            history.since = history.since and history.since + seconds
-            history.refusal = history.refusal and _moved(history.refusal, seconds)
-
-    def _guarding(self, pod: Pod) -> list[PodDisruptionBudget]:
-        found = (b for b in self._budgets.by_index(BY_NAMESPACE, pod.namespace) if guards(b, pod))
-        return sorted(found, key=lambda b: b.key)
-
-    def _budget_changed(self, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
-        """Let refused pods try again: as many as the budget now allows, or all that it does not hold any more."""
-        budget = new or old
-        refused = self._refused.get(budget.key) if budget else None
-        if budget is None or not refused:
-            return
-        for uid in self._freed(refused, old, new):
-            node = refused[uid]
-            self._unrefuse(uid)
-            if self.attempts.pop(uid, None):
-                self._changed(node)
-
-    def _freed(self, refused: Iterable[str], old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> list[str]:
-        """A pod with several budgets is not helped by what one of them allows, but by having one less."""
-        if new is None:
-            return list(refused)
-        several = {uid for uid in refused if self.attempts[uid].reason is Reason.MULTIPLE_POD_DISRUPTION_BUDGETS}
-        alone = [uid for uid in refused if uid not in several]
-        is_other = old is None or old.spec != new.spec
-        return [*(several if is_other else ()), *alone[: new.status.disruptions_allowed]]
-
-
-def _under_way(history: _History) -> Attempt:
-    """What is known of a pod while its eviction is on the way."""
-    return replace(history.refusal or Attempt(NEVER, Reason.EVICTING, since=history.since), again=NEVER)
-
-
-def _moved(attempt: Attempt, seconds: float) -> Attempt:
-    return replace(attempt, again=attempt.again + seconds, since=attempt.since and attempt.since + seconds)
+    def _freed(self, evictee: Evictee) -> None:
+        self._pods.tell(evictee, None)
+        self._changed(evictee.node)
 
 
 async def _send(client: Client, action: EvictPod) -> None:

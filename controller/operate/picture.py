@@ -17,9 +17,9 @@ from controller.api.node import Node
 from controller.api.pod import Pod
 from controller.kube.client import Client
 from controller.kube.resources import PODS
+from controller.operate.budgetwaits import BY_NAMESPACE
 from controller.operate.caches import Caches
 from controller.operate.claims import Claims
-from controller.operate.evictor import BY_NAMESPACE
 from controller.operate.nodepods import MANY, Look, unreadable
 from controller.operate.options import Options
 from controller.operate.policies import Policies

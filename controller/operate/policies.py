@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from controller.api.policy import PolicyObject
 from controller.kube.informer import Informer
+from controller.kube.store import Store
 from controller.upgrade.policy import Policy, full_name, resolve
 from controller.upgrade.sources import Source
 
@@ -33,10 +34,17 @@ class Policies:
         self._changed = changed
         self._all: dict[str, Policy] = {}
         self._by_driver: dict[str, tuple[Policy, ...]] = {}
+        self._followers: list[Callable[[], None]] = []
+        self._stores: dict[Source, Store[PolicyObject]] = {}
         self.ignored: dict[str, Policy] = {}
         """Policies outside the driver namespaces, which count for nothing and are told so in their status."""
         for source, informer in informers:
+            self._stores[source] = informer.store
             self._follow(source, informer)
+
+    def on_change(self, follower: Callable[[], None]) -> None:
+        """Call follower after every change of any policy, its status and those that count for nothing included."""
+        self._followers.append(follower)
 
     def of_driver(self, driver: str) -> tuple[Policy, ...]:
         """The driver's policies, oldest first."""
@@ -54,12 +62,19 @@ class Policies:
         """Return the policy of this ``Kind/namespace/name``."""
         return self._all.get(full_name)
 
+    def object_of(self, policy: Policy) -> PolicyObject | None:
+        """Return the custom resource; a cluster-scoped one has no namespace, whatever namespace it counts in."""
+        key = f"{policy.namespace}/{policy.name}" if policy.source.namespaced else policy.name
+        return self._stores[policy.source].get(key)
+
     def _follow(self, source: Source, informer: Informer[PolicyObject]) -> None:
         def handle(old: PolicyObject | None, new: PolicyObject | None) -> None:
             if new is not None and (old is None or _differs(old, new)):
                 self._put(new, source)
             elif new is None and old is not None:
                 self._drop(full_name(source, old))
+            for follower in self._followers:
+                follower()
 
         informer.add_handler(handle)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from controller.api.node import Node
 from controller.kube.client import Client
 from controller.kube.errors import Conflict, Forbidden, KubeError, NotFound
-from controller.kube.recorder import SpamFilter
+from controller.kube.ratelimiters import SpamFilter
 from controller.kube.store import Store
 from controller.kube.workqueue import QueueShutDown, WorkQueue
 from controller.kube.writegate import NotLeading
@@ -21,11 +21,13 @@ from controller.logs import reconcile_scope
 from controller.operate.answers import error_kind, refusal
 from controller.operate.effects import Effects
 from controller.operate.nodepods import NodePods
+from controller.operate.reread import read_again
 from controller.operate.views import Views
 from controller.upgrade.actions import Decision, DeletePod, EvictPod, ListRevisions, PatchNode, ReadClaims
 from controller.upgrade.admission import in_line
 from controller.upgrade.decide import decide
-from controller.upgrade.narration import on_decision
+from controller.upgrade.facts import Unlisted
+from controller.upgrade.narration import Told, on_decision
 from controller.upgrade.reasons import Reason
 from controller.upgrade.snapshot import NodeView
 from controller.upgrade.states import IN_PROGRESS, State
@@ -41,7 +43,8 @@ MAX_BLOCKERS = 5
 LINES_AT_ONCE, LINE_SECONDS = 20, 60.0
 """How many nodes at rest are named at info level for one reason, and how often one more: ten thousand may be skipped."""
 
-DecisionFollower = Callable[[NodeView, Decision, Decision | None], None]
+DecisionFollower = Callable[[NodeView, tuple[Told, ...]], None]
+Refresh = Callable[[str, str, NodeView | Unlisted | None, Decision | None], None]
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +53,16 @@ class Worker:
     """Reconciles nodes. One instance serves any number of concurrent :meth:`run` tasks.
 
     Args:
-        client: For server time.
+        client: For server time and re-reads.
         nodes: The cache of nodes.
         queue: Names of nodes to look at.
         views: Makes the core's input.
         pods: Pods of the nodes in progress.
         effects: Does what is decided.
-        refresh: Called with driver and view after each look: the rollout counts by it.
+        refresh: Called after each look, with driver, node, what was seen and what was decided: the rollout counts by it.
+        looked_at: Called with the name of a node all of whose drivers have been looked at.
         why_waiting: Says why the rollout has not granted a driver's upgrade on a node.
-        failed: Called with the kind of error (conflict, not_found, forbidden, request or crash) that a look ended in.
+        failed: Called with the kind of error (conflict, not_found, forbidden, request or crash) of a write or a look.
     """
 
     def __init__(
@@ -69,7 +73,8 @@ class Worker:
         views: Views,
         pods: NodePods,
         effects: Effects,
-        refresh: Callable[[str, str, NodeView | None], None],
+        refresh: Refresh,
+        looked_at: Callable[[str], None],
         why_waiting: Callable[[str, str], tuple[Reason, str] | None],
         failed: Callable[[str], None],
     ) -> None:
@@ -80,6 +85,7 @@ class Worker:
         self._pods = pods
         self._effects = effects
         self._refresh = refresh
+        self._looked_at = looked_at
         self._why_waiting = why_waiting
         self._failed = failed
         self._followers: list[DecisionFollower] = []
@@ -90,7 +96,7 @@ class Worker:
         self._undone: dict[str, set[str]] = {}
 
     def on_decision(self, follower: DecisionFollower) -> None:
-        """Call follower after every decision to wait, with the one before it, if that was to wait too."""
+        """Call follower after every new decision to wait, with what is news in it to people."""
         self._followers.append(follower)
 
     async def run(self) -> None:
@@ -125,7 +131,7 @@ class Worker:
     def _tell(name: str, error: Exception) -> None:
         match error:
             case Conflict() | NotFound():
-                pass  # Someone else wrote the node meanwhile. Its event is on the way or already here.
+                pass  # Someone else wrote what we were to write, and may write it again.
             case Forbidden():
                 remedy = "grant the controller's role this verb, or look at the admission policy named here"
                 logger.error("write refused", extra={"node": name, "error": str(error), "remedy": remedy})
@@ -150,6 +156,7 @@ class Worker:
                 needed |= await self._turns(name, driver)
             except Exception as error:  # noqa: BLE001 - raised below: one driver's trouble is not another's on the same node
                 needed, failure = True, failure or error
+        self._looked_at(name)
         if failure is not None:
             raise failure
         if not needed:
@@ -157,18 +164,18 @@ class Worker:
 
     async def _turns(self, name: str, driver: str) -> bool:
         """Decide and act until no write of the node follows. Returns whether the node's pods are still looked at."""
-        have_read = False
+        have_read = have_met = False
         for _ in range(MAX_TURNS):
-            view = self._look(name, driver)
+            view, decision = self._look(name, driver)
             if view is None:
                 self._keep(driver, name, None)
                 return False
+            if decision is None or isinstance(view, Unlisted):
+                return True  # what is known of its pods is kept until it can be said whether they matter
             needed = self._look_at_pods(view)
-            decision = decide(view, self._client.now())
             patch = decision.patch
             if patch is not None:
-                with self._telling_refusal(view):
-                    await self._effects.patch_node(view, patch)
+                have_met = not await self._write(view, patch, last=have_met)
                 continue
             reads = any(isinstance(a, ListRevisions | ReadClaims) for a in decision.actions)
             if reads and have_read:
@@ -181,17 +188,39 @@ class Worker:
             have_read = True
         raise RuntimeError(f"node {name} was written {MAX_TURNS} times in a row without coming to rest")
 
-    def _look(self, name: str, driver: str) -> NodeView | None:
+    def _look(self, name: str, driver: str) -> tuple[NodeView | Unlisted | None, Decision | None]:
+        """Look at a driver on a node, and decide where enough is seen of it."""
         node = self._nodes.get(name)
-        view = self._views.view(node, driver) if node else None
-        self._refresh(driver, name, view)
-        return view
+        seen = self._views.look(node, driver) if node else None
+        decision = decide(seen, self._client.now()) if isinstance(seen, NodeView) else None
+        self._refresh(driver, name, seen, decision)
+        return seen, decision
+
+    async def _write(self, view: NodeView, patch: PatchNode, *, last: bool) -> bool:
+        """Write a node. Returns whether that was done; False where it had become another meanwhile, and is known by now.
+
+        Raises:
+            Conflict: It has become another once more, and this was the last try.
+            KubeError: As the client.
+        """
+        try:
+            with self._telling_refusal(view):
+                await self._effects.patch_node(view, patch)
+        except (Conflict, NotFound) as error:
+            name = view.node.name
+            known = self._nodes.get(name) is not view.node or await read_again(self._client, self._nodes, name)
+            if last or not known:
+                raise
+            self._failed(error_kind(error))
+            return False
+        return True
 
     def _look_at_pods(self, view: NodeView) -> bool:
         """Watch the node's pods while they matter. The first list is sent after the cordon's answer, never before."""
         if not view.needs_workload:
             return False
-        if view.node.unschedulable or view.state in {State.VALIDATION_REQUIRED, State.UPGRADE_FAILED}:
+        judged = {State.VALIDATION_REQUIRED, State.UNCORDON_REQUIRED, State.UPGRADE_FAILED}
+        if view.node.unschedulable or view.state in judged:
             self._pods.ensure(view.node.name)
         else:
             self._pods.drop(view.node.name)
@@ -222,13 +251,17 @@ class Worker:
             raise
 
     def _note(self, view: NodeView, decision: Decision) -> None:
-        key, last = (view.keys.driver, view.node.name), self.decisions.get((view.keys.driver, view.node.name))
-        decision = in_line(decision, self._why_waiting(view.keys.driver, view.node.name))
+        key = view.keys.driver, view.node.name
+        decision, last = in_line(decision, self._why_waiting(*key)), self.decisions.get(key)
+        if decision == last:
+            return
         self._keep(*key, decision)
         if decision.reason is None:
             return
+        # What is news to people is judged once, for Events and log alike.
+        news = tuple(on_decision(view, decision, last))
         for follower in self._followers:
-            follower(view, decision, last)
+            follower(view, news)
         if last is None or (last.state, last.reason) != (decision.state, decision.reason):
             fields = {
                 "node": view.node.name,
@@ -239,9 +272,7 @@ class Worker:
                 "detail": decision.message,
                 "blockers": "; ".join(str(blocker) for blocker in decision.blockers[:MAX_BLOCKERS]),
             }
-            # What is news to people is judged once, for Events and log alike.
-            news = any(True for _ in on_decision(view, decision, last))
-            shown = news and (
+            shown = bool(news) and (
                 decision.state in IN_PROGRESS or self._lines.accepts(decision.reason, self._client.clock.monotonic())
             )
             logger.log(logging.INFO if shown else logging.DEBUG, "node waits", extra=fields)
@@ -260,9 +291,16 @@ class Worker:
 
     def wants_eviction(self, name: str, uid: str) -> bool:
         """Decide a node anew and say whether it still asks for this pod's eviction."""
+        return self._asks_for(name, EvictPod, uid)
+
+    def wants_deletion(self, name: str, uid: str) -> bool:
+        """Decide a node anew and say whether it still asks for this driver pod's deletion."""
+        return self._asks_for(name, DeletePod, uid)
+
+    def _asks_for(self, name: str, kind: type[EvictPod | DeletePod], uid: str) -> bool:
         node = self._nodes.get(name)
         if node is None:
             return False
         views = (self._views.view(node, driver) for driver in self._views.drivers_of(node))
         decisions = (decide(view, self._client.now()) for view in views if view is not None)
-        return any(isinstance(a, EvictPod) and a.uid == uid for d in decisions for a in d.actions)
+        return any(isinstance(a, kind) and a.uid == uid for d in decisions for a in d.actions)

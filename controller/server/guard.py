@@ -25,9 +25,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from controller.api.reviews import UserInfo
 from controller.kube.client import Client
 from controller.kube.errors import ApiError, Forbidden, KubeError, NetworkError, ServerError, TooManyRequests
-from controller.kube.reviews import UserInfo, authenticate, may
+from controller.kube.reviews import authenticate, may
 from controller.server.ttlcache import TTLCache
 
 AUTHENTICATION_SECONDS: Final = 60.0

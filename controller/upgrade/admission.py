@@ -114,19 +114,46 @@ def waiting_example(policy: Policy, tally: Tally, reason: Reason) -> str:
     return min((place for found in places for place in found), default=(0, ""))[1]
 
 
+def no_room(policy: Policy, tally: Tally) -> str:
+    """Say how ``maxUnavailable`` alone keeps every candidate from a grant; empty where it does not, or there is none."""
+    why = [_why_not_granted(policy, tally, group) for group in tally.groups]
+    return why[0][1] if why and all(reason is Reason.MAX_UNAVAILABLE for reason, _ in why) else ""
+
+
+def lasting_room(policy: Policy, tally: Tally, returning: int = 0) -> int:
+    """Return how much room there is when all that is in progress, and ``returning`` nodes more, are available again."""
+    return free_room(policy.spec.max_unavailable, tally.total, max(0, tally.unavailable - tally.in_progress - returning))
+
+
+def why_never(policy: Policy, tally: Tally, group: Group, returning: int = 0) -> tuple[Reason, str] | None:
+    """Say what would stay in the way of a group with every slot free, no pause, and :func:`lasting_room`; None: nothing."""
+    if policy.errors:
+        return _invalid(policy)
+    return _halt_or_room(policy, tally, group, lasting_room(policy, tally, returning))
+
+
 def _why_not_granted(policy: Policy, tally: Tally, group: Group) -> tuple[Reason, str]:
     if policy.errors:
-        return Reason.POLICY_INVALID, "; ".join(str(e) for e in policy.errors)
+        return _invalid(policy)
     if policy.paused:
         return Reason.PAUSED, f"{policy.full_name} is paused"
+    room = free_room(policy.spec.max_unavailable, tally.total, tally.unavailable)
+    return _halt_or_room(policy, tally, group, room) or (Reason.NO_SLOT, _slots(policy, tally))
+
+
+def _invalid(policy: Policy) -> tuple[Reason, str]:
+    return Reason.POLICY_INVALID, "; ".join(str(e) for e in policy.errors)
+
+
+def _halt_or_room(policy: Policy, tally: Tally, group: Group, room: int) -> tuple[Reason, str] | None:
     target, exempt, available = group
     if target in halted_targets(policy, tally) and not exempt:
         failed = tally.failures[target]
         return Reason.HALTED, f"{failed} nodes failed for this target, failureThreshold is {policy.failure_threshold}"
-    room = free_room(policy.spec.max_unavailable, tally.total, tally.unavailable)
     if available and room <= 0:
-        return Reason.MAX_UNAVAILABLE, f"{tally.unavailable} of {tally.total} nodes are unavailable"
-    return Reason.NO_SLOT, _slots(policy, tally)
+        cap = policy.spec.max_unavailable
+        return Reason.MAX_UNAVAILABLE, f"{tally.unavailable} of {tally.total} nodes are unavailable, maxUnavailable is {cap}"
+    return None
 
 
 def _slots(policy: Policy, tally: Tally) -> str:

@@ -99,7 +99,7 @@ def _progressing(policy: Policy, tally: Tally) -> Condition:
         return condition("Progressing", holds=False, reason=Reason.POLICY_INVALID, message=text)
     if halted_targets(policy, tally) and not busy:
         return condition("Progressing", holds=False, reason=Reason.HALTED, message=text)
-    if is_blocked(tally):
+    if is_blocked(policy, tally):
         return condition("Progressing", holds=False, reason="Blocked", message=f"{text}: {headline(policy, tally)[1]}")
     if busy or pending:
         return condition("Progressing", holds=True, reason="Upgrading", message=text)

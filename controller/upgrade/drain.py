@@ -105,7 +105,7 @@ def drainage(workload: Iterable[Pod], rules: Rules, attempts: Mapping[str, Attem
     left = tuple(pod for pod, f in fates if f is not Fate.STAYS)
     refused = tuple(_refusal(pod, f) for pod, f in fates if f in {Fate.UNMANAGED, Fate.EMPTY_DIR})
     terminating = tuple(_terminating(pod, rules, now) for pod, f in fates if f is Fate.TERMINATES)
-    overdue = [b.since + OVERDUE_SECONDS for b in terminating if b.since + OVERDUE_SECONDS > now]
+    overdue = [b.until + OVERDUE_SECONDS for b in terminating if b.until + OVERDUE_SECONDS > now]
     if refused:
         return Drainage(left, blockers=(*refused, *terminating), look_again=min(overdue, default=None))
     leaving = [pod for pod, f in fates if f is Fate.LEAVES]
@@ -134,29 +134,32 @@ def _refusal(pod: Pod, what: Fate) -> Blocker:
             pod.namespace,
             pod.name,
             "nothing would re-create it: delete it, or set drain.force",
+            pods.created(pod),
         )
     return Blocker(
         Reason.EMPTY_DIR_POD,
         pod.namespace,
         pod.name,
         "its emptyDir data would be lost: delete it, or set drain.deleteEmptyDir",
+        pods.created(pod),
     )
 
 
 def _terminating(pod: Pod, rules: Rules, now: float) -> Blocker:
-    until = pod.metadata.deletion_timestamp
-    since = until.timestamp() if until else 0.0
+    meta = pod.metadata
+    until = meta.deletion_timestamp.timestamp() if meta.deletion_timestamp else 0.0
     return Blocker(
         Reason.POD_TERMINATING,
         pod.namespace,
         pod.name,
-        _why_there(pod, rules, overdue=since + OVERDUE_SECONDS <= now),
-        since,
+        _why_there(pod, rules, overdue=until + OVERDUE_SECONDS <= now),
+        until - (meta.deletion_grace_period_seconds or 0),
+        until,
     )
 
 
 def _why_there(pod: Pod, rules: Rules, *, overdue: bool) -> str:
-    """Say what an end still waits for; the time of a deletion is when its grace is over, not when it was asked for."""
+    """Say what an end still waits for, beside the grace that the pod was given."""
     if finalizers := ", ".join(pod.metadata.finalizers or ()):
         return f"held by finalizer {finalizers}"
     if not rules.node_ready:

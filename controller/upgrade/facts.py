@@ -5,6 +5,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import replace
 
+from controller.upgrade.actions import Decision
 from controller.upgrade.decide import decide, other_operators, record_in_force
 from controller.upgrade.failed import recovered
 from controller.upgrade.idle import why_not_eligible
@@ -49,30 +50,52 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
         return self.state is State.UPGRADE_REQUIRED or self.outdated
 
 
-def facts_of(view: NodeView, now: float) -> Facts:
+class Unlisted(msgspec.Struct, frozen=True):
+    """A node whose driver pods have not been listed yet: nothing is decided on half a picture, but it counts."""
+
+    half: NodeView
+    """All but its driver pods."""
+
+
+def facts_of(view: NodeView, now: float, decision: Decision | None = None) -> Facts:
     """Reduce a view to what the budget counts.
 
     A node counts for the policy in its record while it is in progress, whatever selects it now, and whatever a person has
     made of its label meanwhile: it is in progress until the record says that it is not.
+
+    Args:
+        view: What is known.
+        now: Server time in seconds.
+        decision: What was decided on this view; where it is not given and is needed, it is made here.
     """
+    state = view.state or State.UNKNOWN
+    ask, blocked = _ask(view, state, now)
+    at_rest = _left_alone(view) or not (holds_slot(view, state) or state is State.UPGRADE_FAILED)
+    if ask is Ask.NOTHING and at_rest and (_manages(view) or holds_slot(view, state)):
+        decision = decision or decide(view, now)
+        blocked = decision.reason if decision.patch is None else None
+    return _facts(view, now, ask, blocked)
+
+
+def facts_unlisted(unlisted: Unlisted, now: float) -> Facts:
+    """Count a node whose driver pods are not known by what stands on it: it keeps its slot, and asks for nothing."""
+    return _facts(unlisted.half, now, Ask.NOTHING, None)
+
+
+def _facts(view: NodeView, now: float, ask: Ask, blocked: Reason | None) -> Facts:
     state = view.state or State.UNKNOWN
     in_progress = holds_slot(view, state)
     policy = view.policy.full_name if view.policy else ""
     if in_progress and view.written and view.written.policy:
         kind, _, name = view.written.policy.partition("/")
         policy = f"{kind}/{view.written.namespace}/{name}"
-    managed = view.policy is not None and is_managed(view)
     # A failed node without a record is about to be taken over: it counts against the threshold from the first.
     known = view.written or (record_in_force(view, state, now) if state is State.UPGRADE_FAILED else None)
     failure = known.failure if known else None
-    ask, blocked = _ask(view, state, now)
-    alone = view.state is None or other_operators(view)
-    if ask is Ask.NOTHING and (managed or in_progress) and (alone or not (in_progress or state is State.UPGRADE_FAILED)):
-        blocked = _held(view, now)
     return Facts(
         policy=policy,
         state=state,
-        managed=managed,
+        managed=_manages(view),
         in_progress=in_progress,
         available=view.node.ready and not view.node.unschedulable and not in_progress and state is not State.UPGRADE_FAILED,
         target=view.target,
@@ -81,7 +104,7 @@ def facts_of(view: NodeView, now: float) -> Facts:
         rank=_rank(view),
         blocked=blocked,
         since=view.written.since if view.written and view.written.state is state else 0.0,
-        outdated=alone and blocked is not None and view.needs_upgrade,
+        outdated=blocked is not None and _left_alone(view) and view.needs_upgrade,
     )
 
 
@@ -98,6 +121,15 @@ def failing(facts: Facts, record: Record) -> Facts:
 def holds_slot(view: NodeView, state: State) -> bool:
     """Whether the node is in progress by its label or still by its record."""
     return state in IN_PROGRESS or (view.written is not None and view.written.in_progress)
+
+
+def _left_alone(view: NodeView) -> bool:
+    """Whether the node must be left as it is, whatever it needs."""
+    return view.state is None or other_operators(view)
+
+
+def _manages(view: NodeView) -> bool:
+    return view.policy is not None and is_managed(view)
 
 
 def is_managed(view: NodeView) -> bool:
@@ -119,12 +151,6 @@ def _ask(view: NodeView, state: State, now: float) -> tuple[Ask, Reason | None]:
         return Ask.NOTHING, None
     reason, _ = why_not_eligible(view)
     return Ask.GRANT, reason
-
-
-def _held(view: NodeView, now: float) -> Reason | None:
-    """What keeps a node at rest, or left alone, as it is, in the word that it is decided and explained with."""
-    decision = decide(view, now)
-    return decision.reason if decision.patch is None else None
 
 
 def _rank(view: NodeView) -> int:

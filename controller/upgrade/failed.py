@@ -20,6 +20,8 @@ def failed(turn: Turn) -> Decision:
     if deserves_another_try(view, record.failure):
         return turn.move(State.UPGRADE_REQUIRED, message="the driver changed since the failure: trying again")
     if recovered(view, record.failure, record.asked_for):
+        if busy := next((o.keys.driver for o in view.others if o.in_progress), ""):
+            return turn.wait(Reason.OTHER_DRIVER_IN_PROGRESS, f"the driver is ready again: validated after {busy}")
         return turn.wait(Reason.NO_SLOT, "the driver is ready again: waiting for a slot to validate it")
     failure = record.failure
     return turn.wait(failure.reason if failure else Reason.FAILED, failure.message if failure else "")

@@ -7,7 +7,7 @@ asking for an eviction: by a dry run, by an explanation, and before an eviction 
 from collections.abc import Iterable
 
 from controller.api.pod import Pod
-from controller.api.selectors import SelectorError, from_label_selector
+from controller.api.selectors import Selector, SelectorError, from_label_selector
 from controller.api.workloads import PodDisruptionBudget
 from controller.upgrade.pods import is_ready
 from controller.upgrade.reasons import Reason
@@ -17,13 +17,19 @@ NEVER = float("inf")
 
 
 def guards(budget: PodDisruptionBudget, pod: Pod) -> bool:
-    """Whether the budget counts the pod. A budget without a selector counts none."""
-    if budget.spec.selector is None or budget.namespace != pod.namespace:
+    """Whether the budget counts the pod."""
+    if budget.namespace != pod.namespace:
         return False
+    selector = counted(budget)
+    return selector is not None and selector.matches(pod.labels)
+
+
+def counted(budget: PodDisruptionBudget) -> Selector | None:
+    """Return what the budget selects in its namespace; None where it has no selector, or none that makes sense."""
     try:
-        return from_label_selector(budget.spec.selector).matches(pod.labels)
+        return from_label_selector(budget.spec.selector) if budget.spec.selector is not None else None
     except SelectorError:
-        return False
+        return None
 
 
 def spent(budget: PodDisruptionBudget) -> str:

@@ -5,6 +5,8 @@ from functools import lru_cache
 
 from controller.api.node import Node
 
+_STEM = "-driver-upgrade"
+
 
 @lru_cache(maxsize=16)
 def _pattern(domain: str) -> re.Pattern[str]:
@@ -14,6 +16,6 @@ def _pattern(domain: str) -> re.Pattern[str]:
 
 def marked_drivers(node: Node, domain: str) -> frozenset[str]:
     """Return the drivers with a state label or a record on the node."""
-    prefix, pattern = f"{domain}/", _pattern(domain)
-    keys = (key for key in (*node.labels, *node.annotations) if key.startswith(prefix))
-    return frozenset(m[1] for key in keys if (m := pattern.fullmatch(key)))
+    # Few of a node's many labels, also of those under the same domain, get as far as the pattern.
+    keys = [key for found in (node.labels, node.annotations) for key in found if _STEM in key]
+    return frozenset(m[1] for key in keys if (m := _pattern(domain).fullmatch(key)))

@@ -7,6 +7,7 @@ something in the way is the node's own :class:`~controller.upgrade.reasons.Reaso
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ class Happening(StrEnum):
     ROLLOUT_STARTED = "RolloutStarted"
     ROLLOUT_FINISHED = "RolloutFinished"
     ROLLOUT_PAUSED = "RolloutPaused"
+    ROLLOUT_BLOCKED = "RolloutBlocked"
     ROLLOUT_HALTED = "RolloutHalted"
     HALT_ENDED = "HaltEnded"
     POLICY_DISABLED = "PolicyDisabled"
@@ -132,7 +134,8 @@ def on_transition(view: NodeView, patch: PatchNode) -> Told | None:
 
 def _failure(view: NodeView, old: State, patch: PatchNode) -> Told:
     why = f"{patch.reason}: {patch.message}" if patch.message else str(patch.reason or Reason.FAILED)
-    words = f"the upgrade failed in {old or 'unknown'}: {why}. The node stays cordoned"
+    words = f"the upgrade failed in {old or 'unknown'}: {why}. "
+    words += "The node stays cordoned" if view.node.unschedulable else "Its cordon was lifted: the node is open to new pods"
     return Told(_H.UPGRADE_FAILED, "Upgrade", _sentence(view, words, patch.reason or Reason.FAILED), warning=True)
 
 
@@ -209,8 +212,19 @@ def _time(view: NodeView, state: State) -> str:
     return f", for at most {seconds} s, {_THEN.get(state, 'then the upgrade fails')}" if seconds else ""
 
 
-def on_condition(kind: str, old: tuple[str, str] | None, new: tuple[str, str], message: str) -> Told | None:
-    """Tell of a policy's condition; ``old`` and ``new`` are status and reason, ``old`` None where it is seen first.
+def gist(condition: Mapping[str, Any]) -> tuple[str, str]:
+    """What of a condition is news when it changes: status and reason.
+
+    What blocks a rollout is one thing more. Nodes tell what of their own holds them; that ``maxUnavailable`` leaves no room,
+    they have in common, so there it stands for the reason, and is told also where they were blocked otherwise before.
+    """
+    status, reason = str(condition.get("status")), str(condition.get("reason"))
+    no_room = reason == "Blocked" and _R.MAX_UNAVAILABLE in str(condition.get("message"))
+    return status, str(_R.MAX_UNAVAILABLE) if no_room else reason
+
+
+def on_condition(kind: str, old: tuple[str, str] | None, new: tuple[str, str], message: str, policy: str) -> Told | None:
+    """Tell of a condition of ``policy``; ``old`` and ``new`` are its :func:`gist`, ``old`` None where it is seen first.
 
     What is as it should be is not told at first sight.
     """
@@ -227,7 +241,7 @@ def on_condition(kind: str, old: tuple[str, str] | None, new: tuple[str, str], m
             text = message or "nothing is wrong any more"
             return Told(reason if holds else _H.NODES_RECOVERED, "Rollout", text, warning=holds)
         case "Progressing":
-            return _progress(old, new, message)
+            return _progress(old, new, message, policy)
     return None
 
 
@@ -236,16 +250,18 @@ _AS_IT_SHOULD = frozenset({("False", "BelowThreshold"), ("True", "Accepted"), ("
 _PROGRESS: Mapping[str, tuple[Happening, str]] = {
     "Upgrading": (_H.ROLLOUT_STARTED, "the rollout goes on"),
     "Idle": (_H.ROLLOUT_FINISHED, "the rollout is finished"),
-    Reason.PAUSED: (_H.ROLLOUT_PAUSED, "no further node is started: paused. Run `driver-upgrade resume` to go on"),
+    Reason.PAUSED: (_H.ROLLOUT_PAUSED, "no further node is started: paused. Run `driver-upgrade resume POLICY` to go on"),
+    Reason.MAX_UNAVAILABLE: (_H.ROLLOUT_BLOCKED, "the rollout stands still"),
     "Disabled": (_H.POLICY_DISABLED, "autoUpgrade is false: nodes under way are put back"),
 }
 
 
-def _progress(old: tuple[str, str] | None, new: tuple[str, str], message: str) -> Told | None:
+def _progress(old: tuple[str, str] | None, new: tuple[str, str], message: str, policy: str) -> Told | None:
     """Tell how the rollout goes. A pause that also ends what was under way is no further news."""
     if new[1] not in _PROGRESS or (old is not None and old[1] == new[1]) or (old is None and new[1] == "Disabled"):
         return None
     happening, words = _PROGRESS[new[1]]
     if new[1] == "Upgrading" and (old is None or old[1] in {"Idle", "Disabled"}):
         words = "a rollout begins"
-    return Told(happening, "Rollout", f"{words}; {message}")
+    note = f"{words.replace('POLICY', policy)}; {message}"
+    return Told(happening, "Rollout", note, warning=happening is _H.ROLLOUT_BLOCKED)

@@ -1,15 +1,16 @@
 """When a rollout began, and when it will end at the pace that it has had: pure functions of counts and times.
 
-The pace is this rollout's own. Nothing is said before its first node is done, nor while it cannot go on. A rollout that
+The pace is this rollout's own. Nothing is said before its first node is done, nor while it cannot go on to its end. One that
 stands still has a pace that falls with each moment, so its estimated end moves away instead of passing.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 
 import msgspec
 
-from controller.upgrade.admission import grants_new, halted_targets
+from controller.upgrade.admission import grants_new, halted_targets, why_never
 from controller.upgrade.fleet import Tally
 from controller.upgrade.policy import Policy
 from controller.upgrade.states import State
@@ -47,25 +48,27 @@ def progress(policy: Policy, tally: Tally, earlier: Progress | None, now: float)
     started = min(earlier.started, now) if earlier else now
     if not grants_new(policy) or halted_targets(policy, tally):
         return Progress(started)
+    if tally.groups and not tally.validations and all(why_never(policy, tally, group) for group in tally.groups):
+        return Progress(started)
     waiting = tally.waiting() + len(tally.validations)
-    end = estimate(started, [at for at, _ in tally.finished], tally.in_progress, waiting, now)
+    end = estimate(started, tally.finished, tally.in_progress, waiting, now)
     return Progress(started, steady(end, earlier.completion if earlier else None, now))
 
 
-def estimate(started: float, finished: Sequence[float], busy: int, waiting: int, now: float) -> float | None:
+def estimate(started: float, finished: Sequence[tuple[float, str]], busy: int, waiting: int, now: float) -> float | None:
     """Return when the rollout will end if it goes on at its pace; None while it has none. Never before now.
 
     Args:
         started: When it began.
-        finished: When nodes became done, in order; those before it began do not count.
+        finished: When which nodes became done, in order; those before it began do not count.
         busy: How many nodes are being upgraded. Each is taken for half done.
         waiting: How many are still to begin.
         now: Server time in seconds.
     """
-    done = finished[bisect_right(finished, started) :]
-    since, counted, half_way = started, len(done), busy / 2
+    done = len(finished) - bisect_right(finished, started, key=itemgetter(0))
+    since, counted, half_way = started, done, busy / 2
     if counted > WINDOW:
-        since, counted, half_way = done[-WINDOW - 1], WINDOW, 0.0
+        since, counted, half_way = finished[-WINDOW - 1][0], WINDOW, 0.0
     left = waiting + busy / 2
     if not done or not left or now <= since:
         return None

@@ -5,14 +5,20 @@ pods have moved and budgets have changed. How long it takes is estimated from wh
 records tell; how long it may take at most, from the policy's time-outs.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from controller.api.pod import Pod
+from controller.upgrade.admission import lasting_room, why_never
+from controller.upgrade.budget import free_slots
+from controller.upgrade.cordon import lifts
 from controller.upgrade.decide import grant, record_in_force
 from controller.upgrade.drain import Fate, Rules, drainage, fate
-from controller.upgrade.facts import Facts, holds_slot
+from controller.upgrade.facts import Facts, facts_of, holds_slot
+from controller.upgrade.fleet import Tally, group_of
 from controller.upgrade.idle import why_not_eligible
 from controller.upgrade.policy import Policy
 from controller.upgrade.reasons import Blocker, Reason
@@ -24,7 +30,7 @@ from controller.upgrade.vacate import deletion_rules, drain_rules, restart_only,
 
 
 class PlannedNode(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One node in its turn. ``wave`` counts from 1 in steps of the policy's slots; 0 where it would not be started."""
+    """One node in its turn. ``wave`` counts from 1 in steps of the policy's slots and room; 0: it would not be started."""
 
     node: str
     driver: str
@@ -33,6 +39,10 @@ class PlannedNode(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     reason: Reason | None = None
     """Why it would not be started."""
     message: str = ""
+    available: bool = True
+    """Whether it is available now: only then its upgrade needs room under ``maxUnavailable``."""
+    gives_room: bool = False
+    """Whether only our own cordon, of an upgrade that failed, makes it unavailable, so that others go once it is done."""
     restart_only: bool = False
     evicts: tuple[str, ...] = ()
     """``namespace/name`` of the pods that would have to leave."""
@@ -54,24 +64,56 @@ def in_order(waiting: Iterable[tuple[NodeView, Facts]]) -> list[NodeView]:
     return [view for view, _ in sorted(waiting, key=lambda w: (w[1].rank, w[0].node.name))]
 
 
-def plan(policy: Policy, views: Sequence[NodeView], refusals: Mapping[str, Attempt], now: float) -> list[PlannedNode]:
-    """Plan the waiting nodes of one policy, given in their order.
+class _Waves:
+    """Gives each node the first wave that has a slot for it, and room where it takes any: as they are granted."""
+
+    def __init__(self, slots: int, room: int) -> None:
+        self._slots, self._room = slots, room
+        # By wave, how many nodes it has, and how many of them take room.
+        self._nodes: Counter[int] = Counter()
+        self._taken: Counter[int] = Counter()
+        # The first wave that may yet have a place, by whether the node needs room. Waves only fill up, so it only goes up.
+        self._first = {True: 1, False: 1}
+
+    def next(self, *, needs: bool, takes: bool) -> int:
+        """Place a node that may need room, which there must be then, and may take some, needed or not."""
+        wave = self._first[needs]
+        while self._nodes[wave] >= self._slots or (needs and self._taken[wave] >= self._room):
+            wave += 1
+        self._first[needs] = wave
+        self._nodes[wave] += 1
+        self._taken[wave] += takes
+        return wave
+
+
+def plan(
+    policy: Policy, views: Sequence[NodeView], refusals: Mapping[str, Attempt], now: float, tally: Tally
+) -> list[PlannedNode]:
+    """Plan the waiting nodes of one policy, given in their order, as if it were not paused and nothing were in progress.
 
     Args:
         policy: The policy.
         views: Its waiting nodes, with their pods.
         refusals: By uid, the pods whose eviction would be refused.
         now: Server time in seconds.
+        tally: The policy's counts.
     """
-    slots = policy.spec.max_parallel_upgrades or len(views)
-    planned, started = [], 0
+    returning = sum(_gives_room(view) for view in views)
+    waves = _Waves(free_slots(policy.spec.max_parallel_upgrades, 0), lasting_room(policy, tally, returning))
+    planned = []
     for view in views:
+        facts, gives = facts_of(view, now), _gives_room(view)
         reason, message = why_not_eligible(view)
         if reason is None:
-            started += 1
-        wave = 0 if reason else (started - 1) // slots + 1
-        planned.append(_planned(Turn(view, _record(view, policy, now), policy, now), wave, reason, message, refusals))
+            reason, message = why_never(policy, tally, group_of(facts), returning) or (None, "")
+        wave = 0 if reason else waves.next(needs=facts.available, takes=facts.available or gives)
+        node = PlannedNode(view.node.name, view.keys.driver, policy.full_name, wave, reason, message, facts.available, gives)
+        planned.append(_with_pods(node, Turn(view, _record(view, policy, now), policy, now), refusals))
     return planned
+
+
+def _gives_room(view: NodeView) -> bool:
+    return lifts(view) and view.node.ready and why_not_eligible(view)[0] is None
 
 
 def _record(view: NodeView, policy: Policy, now: float) -> Record:
@@ -80,22 +122,13 @@ def _record(view: NodeView, policy: Policy, now: float) -> Record:
     return patch.record if patch and patch.record else record_in_force(view, State.UPGRADE_REQUIRED, now)
 
 
-def _planned(turn: Turn, wave: int, reason: Reason | None, message: str, refusals: Mapping[str, Attempt]) -> PlannedNode:
+def _with_pods(node: PlannedNode, turn: Turn, refusals: Mapping[str, Attempt]) -> PlannedNode:
+    """Add what would become of the node's pods."""
     only = restart_only(turn)
     steps = () if only else _steps(turn)
     leaving = {p.key: p for rules in steps for p in _leaving(turn, rules)}
     blockers = {str(b): b for rules in steps for b in (*unreadable(turn), *_blockers(turn, rules, refusals))}
-    return PlannedNode(
-        turn.view.node.name,
-        turn.view.keys.driver,
-        turn.policy.full_name,
-        wave,
-        reason,
-        message,
-        restart_only=only,
-        evicts=tuple(sorted(leaving)),
-        blockers=tuple(blockers.values()),
-    )
+    return replace(node, restart_only=only, evicts=tuple(sorted(leaving)), blockers=tuple(blockers.values()))
 
 
 def _steps(turn: Turn) -> tuple[Rules, ...]:

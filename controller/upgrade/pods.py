@@ -48,6 +48,11 @@ def is_ready(pod: Pod) -> bool:
     )
 
 
+def created(pod: Pod) -> float:
+    """When it was made, in seconds since the epoch; 0 where that is not known."""
+    return pod.metadata.creation_timestamp.timestamp() if pod.metadata.creation_timestamp else 0.0
+
+
 def all_statuses(pod: Pod) -> Iterable[ContainerStatus]:
     """Every container's status, init containers first."""
     yield from pod.status.init_container_statuses or ()

@@ -6,7 +6,7 @@ good version is known, nodes in progress go on by that one.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -117,6 +117,13 @@ def full_name(source: Source, obj: PolicyObject) -> str:
     return f"{source.kind}/{obj.namespace or source.namespace}/{obj.name}"
 
 
+_IN_WORDS: Final[Mapping[str, str]] = {
+    "max_unavailable": "must be a whole number of nodes, 0 or more, or a percentage from 0% to 100%, such as 25%",
+    "pod_deletion": "must be the name of a resource, such as nvidia.com/gpu; * stands for anything, but not at the start",
+}
+"""What fields with a pattern must be. The schemas of our kinds say so as well; those of other operators may not."""
+
+
 class _Errors(list[FieldError]):
     def add(self, field: str, message: str) -> None:
         self.append(FieldError(field, message))
@@ -191,7 +198,8 @@ def _spec(block: Mapping[str, Any], source: Source, errors: _Errors) -> UpgradeP
             good[field.name] = msgspec.convert(block[field.encode_name], field.type)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `$")
-            errors.add(f"{source.path}.{source.theirs(field.encode_name)}{path.rstrip('`')}", message)
+            words = _IN_WORDS.get(field.name, message) if "matching regex" in message else message
+            errors.add(f"{source.path}.{source.theirs(field.encode_name)}{path.rstrip('`')}", words)
     return UpgradePolicySpec(**good)
 
 

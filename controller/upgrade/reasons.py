@@ -54,13 +54,17 @@ PASSING = frozenset({Reason.EVICTING, Reason.REVISION_UNKNOWN, Reason.PODS_NOT_L
 
 
 class Blocker(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One thing that holds a node up: a pod, what of it, and since when (server time, seconds)."""
+    """One thing that holds a node up: a pod, what of it, and since when (server time, seconds).
+
+    ``until`` is when the grace of a pod that is being deleted is over; 0 where nothing says when it ends.
+    """
 
     reason: Reason
     namespace: str = ""
     name: str = ""
     message: str = ""
     since: float = 0.0
+    until: float = 0.0
 
     def __str__(self) -> str:
         what = f"{self.namespace}/{self.name}" if self.namespace else self.name

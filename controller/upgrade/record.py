@@ -6,6 +6,7 @@ count from there, in server time, so that neither a restart nor a step back prol
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -101,8 +102,12 @@ _ENCODER = msgspec.json.Encoder()
 
 def decode_record(text: str | None) -> Record | None:
     """Return the record in an annotation, None where there is none or it is not ours to understand."""
-    if not text or len(text) > 4 * MAX_BYTES:
-        return None
+    return _decoded(text) if text and len(text) <= 4 * MAX_BYTES else None
+
+
+@lru_cache(maxsize=256)
+def _decoded(text: str) -> Record | None:
+    """One look at a node asks for the same record several times."""
     try:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):

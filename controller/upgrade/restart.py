@@ -3,9 +3,10 @@
 from controller.api.pod import Pod
 from controller.upgrade import pods
 from controller.upgrade.actions import ConfirmPods, Decision, DeletePod
+from controller.upgrade.failed import validation_passes
 from controller.upgrade.reasons import Blocker, Reason
 from controller.upgrade.states import State
-from controller.upgrade.turn import Turn
+from controller.upgrade.turn import Turn, timeout_of
 from controller.upgrade.vacate import drain_state, restart_only, unreadable
 
 
@@ -85,7 +86,7 @@ def why_not_ready(turn: Turn) -> tuple[Reason, str, tuple[Blocker, ...]]:
                 reason, message = Reason.DRIVER_POD_TERMINATING, "old driver pod is being replaced"
             message += "" if view.node.ready else "; the node is not Ready"
             text = f"{pod.name}: {message}"
-            return reason, text, (Blocker(reason, pod.namespace, pod.name, message),)
+            return reason, text, (Blocker(reason, pod.namespace, pod.name, message, pods.created(pod)),)
     return Reason.DRIVER_POD_NOT_READY, "a driver pod that no DaemonSet owns is in the way: delete it", ()
 
 
@@ -97,11 +98,10 @@ def validate(turn: Turn) -> Decision:
         return turn.move(State.POD_RESTART_REQUIRED, message="the driver pod is not ready any more")
     if selector is None:
         return _unjudged(turn) or turn.finish()
-    found = [p for p in view.workload or () if selector.matches(p.labels)]
-    waiting = [p for p in found if not pods.is_ready(p)]
-    if undecided is None and found and not waiting:
+    if undecided is None and validation_passes(view):
         return turn.finish()
-    return _unvalidated(turn, waiting, undecided)
+    found = (p for p in view.workload or () if selector.matches(p.labels))
+    return _unvalidated(turn, [p for p in found if not pods.is_ready(p)], undecided)
 
 
 def _unvalidated(turn: Turn, waiting: list[Pod], undecided: Decision | None) -> Decision:
@@ -110,7 +110,7 @@ def _unvalidated(turn: Turn, waiting: list[Pod], undecided: Decision | None) -> 
         return turn.fail(reason, f"not validated in time: {undecided.message if undecided else message}")
     if undecided:
         return undecided
-    blockers = tuple(Blocker(reason, p.namespace, p.name, pods.why_not_ready(p)[1]) for p in waiting)
+    blockers = tuple(Blocker(reason, p.namespace, p.name, pods.why_not_ready(p)[1], pods.created(p)) for p in waiting)
     return turn.wait(reason, message, blockers=blockers, deadline=turn.deadline)
 
 
@@ -124,13 +124,24 @@ def _why_not_valid(turn: Turn, waiting: list[Pod]) -> tuple[Reason, str]:
 
 
 def uncordon(turn: Turn) -> Decision:
-    """Uncordon-required: look once more that the driver is as it should be, then give the node back in one PATCH."""
+    """Uncordon-required: look once more that all is as it should be, then give the node back in one PATCH."""
     view = turn.view
     if unjudged := _unjudged(turn):
         return unjudged
     if not view.driver_ready or view.waits_for_safe_load:
         return turn.move(State.POD_RESTART_REQUIRED, message="the driver pod is not ready any more")
-    return turn.finish()
+    return _unproven(turn) or turn.finish()
+
+
+def _unproven(turn: Turn) -> Decision | None:
+    """Validate again where that passes no longer: while nobody looked, the driver may have been replaced or restarted."""
+    if validation_passes(turn.view):
+        return None
+    seconds = timeout_of(turn.policy, State.VALIDATION_REQUIRED)
+    deadline = turn.view.today(turn.record.began) + seconds if seconds else None
+    if turn.view.workload is None and (deadline is None or turn.now < deadline):
+        return turn.wait(Reason.PODS_NOT_LISTED, "the node's pods have not been listed", deadline=deadline)
+    return turn.move(State.POD_RESTART_REQUIRED, message="the validation does not pass any more")
 
 
 def _unjudged(turn: Turn) -> Decision | None:

@@ -196,8 +196,9 @@ class NodeView(msgspec.Struct, frozen=True, dict=True):
     @property
     def needs_workload(self) -> bool:
         """Whether all pods of the node must be looked at, and not only its driver pods."""
-        if self.state is State.UPGRADE_FAILED:
-            return self.driver_ready and self.policy is not None and self.policy.validators is not None
+        if self.state in {State.UNCORDON_REQUIRED, State.UPGRADE_FAILED}:
+            validated = self.policy is not None and self.policy.validators is not None
+            return validated and (self.driver_ready or self.state is State.UNCORDON_REQUIRED)
         return self.state in WATCHING_PODS and (self.written is not None or self.policy is not None)
 
     @property

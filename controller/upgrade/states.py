@@ -41,7 +41,7 @@ VACATING = frozenset({_S.WAIT_FOR_JOBS_REQUIRED, _S.POD_DELETION_REQUIRED, _S.DR
 """The states in which the node must be cordoned, whoever lifts the cordon."""
 
 WATCHING_PODS = VACATING | {_S.VALIDATION_REQUIRED}
-"""The states in which all pods of the node are looked at."""
+"""The states in which all pods of the node are looked at whatever the policy says."""
 
 FINISHING = frozenset({_S.POD_RESTART_REQUIRED, _S.VALIDATION_REQUIRED, _S.UNCORDON_REQUIRED})
 """The states in which the old driver may already be gone."""

@@ -117,7 +117,8 @@ def waiting_for(policy: Policy, tally: Tally, active: Sequence[Item]) -> str:
 
 def _blocker(blocker: Blocker) -> Item:
     item = {"reason": str(blocker.reason), "namespace": blocker.namespace, "name": blocker.name}
-    return _full({**item, "message": blocker.message[:MAX_WORDS], "since": stamp(blocker.since)})
+    times = {"since": stamp(blocker.since), "until": stamp(blocker.until)}
+    return _full({**item, "message": blocker.message[:MAX_WORDS], **times})
 
 
 def _full(item: Item) -> Item:

@@ -2,15 +2,20 @@
 
 import msgspec
 
-from controller.upgrade.admission import halted_targets
+from controller.upgrade.admission import halted_targets, no_room
 from controller.upgrade.fleet import Tally
 from controller.upgrade.policy import Policy
 from controller.upgrade.reasons import Reason
+from controller.upgrade.remedies import remedy
 from controller.upgrade.states import State
+from controller.upgrade.summary import Item, waiting
 
 
 class PolicySurvey(msgspec.Struct, frozen=True, rename="camel"):
-    """One policy. ``slots`` 0 is no limit. The two times are those of its status, empty where it tells none."""
+    """One policy. ``slots`` 0 is no limit. The two times are those of its status, empty where it tells none.
+
+    ``blocked`` is as in its status: why nodes do not move, waiting or at rest, each with their number and the name of one.
+    """
 
     policy: str
     driver: str
@@ -25,6 +30,7 @@ class PolicySurvey(msgspec.Struct, frozen=True, rename="camel"):
     message: str = ""
     started_at: str = ""
     estimated_completion: str = ""
+    blocked: tuple[Item, ...] = ()
 
 
 def survey(policy: Policy, tally: Tally, *, counts: bool = True) -> PolicySurvey:
@@ -42,6 +48,7 @@ def survey(policy: Policy, tally: Tally, *, counts: bool = True) -> PolicySurvey
         slots=policy.spec.max_parallel_upgrades,
         condition=condition,
         message=message,
+        blocked=tuple(waiting(policy, tally)) if counts else (),
     )
 
 
@@ -55,15 +62,29 @@ def headline(policy: Policy, tally: Tally) -> tuple[str, str]:
         failed = max(tally.failures[t] for t in targets)
         return str(Reason.HALTED), f"{failed} nodes failed, failureThreshold is {policy.failure_threshold}"
     if policy.paused:
-        return str(Reason.PAUSED), "resume it with driver-upgrade resume"
-    if is_blocked(tally):
-        held = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.stuck.items()))
-        return "Blocked", f"nothing can begin: {held}"
+        return str(Reason.PAUSED), f"resume it with driver-upgrade resume {policy.full_name}"
+    if is_blocked(policy, tally):
+        return "Blocked", f"nothing can begin: {_held(policy, tally)}"
     if tally.in_progress or tally.states[State.UPGRADE_REQUIRED]:
         return "Upgrading", ""
     return ("Idle", "") if tally.total else ("NoNodes", "it selects no node where the driver should run")
 
 
-def is_blocked(tally: Tally) -> bool:
-    """Whether every node that is to be upgraded is held up by something of its own, and nothing is under way."""
-    return bool(tally.stuck) and not (tally.in_progress or tally.groups or tally.validations)
+def is_blocked(policy: Policy, tally: Tally) -> bool:
+    """Whether nothing is under way, and nothing can begin.
+
+    Every node that is to be upgraded is held up by something of its own, or by ``maxUnavailable``, which nothing of ours
+    makes room for.
+    """
+    if tally.in_progress or tally.validations:
+        return False
+    return bool(no_room(policy, tally)) if tally.groups else bool(tally.stuck)
+
+
+def _held(policy: Policy, tally: Tally) -> str:
+    """What holds the nodes of a blocked policy, by number; ``maxUnavailable`` last, in words and with the remedy."""
+    held = [f"{count} {reason}" for reason, count in sorted(tally.stuck.items())]
+    if words := no_room(policy, tally):
+        reason = Reason.MAX_UNAVAILABLE
+        held.append(f"{tally.waiting()} {reason}: {words}. {remedy(reason, '')}")
+    return ", ".join(held)

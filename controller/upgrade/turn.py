@@ -67,8 +67,13 @@ class Turn(msgspec.Struct, frozen=True):
         look_again: float | None = None,
         deadline: float | None = None,
     ) -> Decision:
-        """Stay, and say why. Looks again at the deadline at the latest."""
+        """Stay, and say why. Looks again at the deadline at the latest.
+
+        Nothing holds a node up for longer than it has been in its state, however old the pod is that does.
+        """
         again = min((t for t in (look_again, deadline) if t is not None), default=None)
+        began = self.view.today(self.record.began)
+        blockers = tuple(b if b.since >= began else replace(b, since=began) for b in blockers)
         return Decision(self.record.state, actions, reason, message, blockers, again, deadline)
 
     def fail(self, reason: Reason, message: str) -> Decision:
@@ -104,7 +109,7 @@ class Turn(msgspec.Struct, frozen=True):
         done, granted = self.fresh(State.UPGRADE_DONE), self.record.entered.get(State.CORDON_REQUIRED)
         if granted is None or self.record.failure is not None:
             return done
-        return replace(done, took=max(1, round(self.now - granted)))
+        return replace(done, took=max(1, round(self.now - self.view.today(granted))))
 
     def finish(self) -> Decision:
         """The driver is as it should be: uncordon if the cordon is ours to lift, else done in the same PATCH."""

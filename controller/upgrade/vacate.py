@@ -229,4 +229,4 @@ def _left(state: Drainage) -> str:
 
 
 def _jobs(jobs: Iterable[Pod]) -> tuple[Blocker, ...]:
-    return tuple(Blocker(Reason.JOBS_RUNNING, p.namespace, p.name, p.phase) for p in jobs)
+    return tuple(Blocker(Reason.JOBS_RUNNING, p.namespace, p.name, p.phase, pods.created(p)) for p in jobs)

@@ -36,6 +36,13 @@ class Event(NamedTuple):
     """uid of the pod whose token asked, to be held against the Lease; empty where that is not judged."""
     clock: float = 0.0
     """The API server's wall clock at that time, where it may step; else it goes with ``at``."""
+    set_by: float = 0.0
+    """Seconds by which that clock had been set until then, forward and back."""
+
+    @property
+    def ran(self) -> float:
+        """How far that clock had run when it was asked for, at whatever speed, had nobody set it."""
+        return (self.clock or self.at) - self.set_by - (self.at - self.sent)
 
     @property
     def ours(self) -> bool:

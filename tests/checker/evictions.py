@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 EVICTING = {"drain-required", "pod-deletion-required"}
 RETRY = 5.0
+DRIFTS = 0.1
+"""Seconds between two looks at a clock by which it differs from one that runs as it should."""
+SETTLED = 30.0
+"""Seconds after which whoever asks now and then must know again what time it is."""
 MISJUDGED = 1.5
 """Seconds by which the time of a server whose clock drifts may be misjudged, as it is told in whole ones."""
 
@@ -29,8 +33,10 @@ class EvictionRules:
         self._checker = checker
         self._sight = checker.sight
         self._evicted: dict[str, float] = {}
-        # When it was asked for last, and what the server's clock said.
+        # When it was asked for last, and how far the server's clock had run then.
         self._refused: dict[str, tuple[float, float]] = {}
+        # When the server's clock was last seen to drift between two refusals.
+        self._drifted: dict[str, float] = {}
         self._budget_changed = 0.0
 
     def budget_changed(self, entry: Event) -> None:
@@ -71,15 +77,20 @@ class EvictionRules:
         uid = pod["metadata"]["uid"]
         if entry.code != 429:
             return
-        last, clock = self._refused.get(uid, (-math.inf, -math.inf))
-        waited, told = entry.sent - last, entry.clock - clock
-        enough = waited >= RETRY - 1.0 or (told > waited + 0.1 and told >= RETRY - MISJUDGED)
+        last, ran = self._refused.get(uid, (-math.inf, -math.inf))
+        waited, told = entry.sent - last, entry.ran - ran
+        if abs(told - waited) > DRIFTS:
+            self._drifted[uid] = entry.sent
+        # What a clock that ran faster was misjudged by is put right a moment later, when it runs as it should again.
+        drifts = entry.sent - self._drifted.get(uid, -math.inf) < SETTLED
+        enough = waited >= RETRY - 1.0 or (drifts and max(waited, told) >= RETRY - MISJUDGED)
         if not enough and self._budget_changed < last - (entry.sent - since):
             self._checker.violate("S15", node_of(pod), f"{entry.key} asked for again after {waited:.1f} s")
-        self._refused[uid] = entry.sent, entry.clock
+        self._refused[uid] = entry.sent, entry.ran
 
     def _forget(self, now: float) -> None:
         for uid in [u for u, at in self._evicted.items() if at < now - 7200]:
             del self._evicted[uid]
         for uid in [u for u, (at, _) in self._refused.items() if at < now - 7200]:
             del self._refused[uid]
+            self._drifted.pop(uid, None)

@@ -49,8 +49,8 @@ class Judge:
         self.rest = Rest(self)
         self.upgrades = 0
         self.granted: dict[str, float] = {}
-        self.entered: dict[tuple[str, str], tuple[float, float]] = {}
-        """By node and state: when it was first entered in this upgrade, and what the server's clock said."""
+        self.entered: dict[tuple[str, str], tuple[float, float, str]] = {}
+        """By node and state: when it was first entered in this upgrade, how far the server's clock had run, and by whom."""
         self.labelled_by_us: dict[str, bool] = {}
         self._held_by_us: dict[str, bool] = {}
         self._failed_by: dict[str, str] = {}
@@ -67,13 +67,16 @@ class Judge:
     # What is whose.
 
     def mine(self, node: Obj | None) -> bool:
-        """Whether the node is of this policy: its record's while it is in progress, else the first's that wants it."""
+        """Whether the node is of this policy: its record's while it is in progress, else the first's that wants it.
+
+        What is in progress stays its record's whatever selects the node by then: it holds a slot until it is put back.
+        """
         if node is None:
             return False
+        if self.subject.named and self.names.held(node) and (policy := self.names.record(node).get("policy")):
+            return bool(policy == self.subject.named)
         if not (rivals := self._rivals()):
             return self._selects(node)
-        if self.names.held(node) and (policy := self.names.record(node).get("policy")):
-            return bool(policy == self.subject.named)
         selecting = [judge for judge in rivals if judge._selects(node)]
         wanting = [judge for judge in selecting if judge.enabled()]
         return (wanting or selecting)[:1] == [self]
@@ -115,7 +118,7 @@ class Judge:
 
     def managed(self, node: Obj) -> bool:
         pods = any(True for _ in self.pods.drivers(node["metadata"]["name"]))
-        return self.mine(node) and (self.wanted(node) or bool(self.names.record(node)) or pods)
+        return self.mine(node) and self._selects(node) and (self.wanted(node) or bool(self.names.record(node)) or pods)
 
     # What the policy says, now and in the window.
 
@@ -203,7 +206,7 @@ class Judge:
             self.upgrades += 1
         self._to_and_fro(entry, was, now, since)
         # What is written counts from when it was sent: the writer cannot know when it arrives.
-        self.entered.setdefault((name, now), (entry.sent, entry.clock - (entry.at - entry.sent)))
+        self.entered.setdefault((name, now), (entry.sent, entry.ran, entry.actor))
 
     def _allowed(self, name: str, old: Obj, now: str, since: float) -> None:
         was = self.names.state(old)
@@ -299,7 +302,8 @@ class Judge:
         if not limits or None in limits or cordoned(old) or not ready_node(old):
             return
         managed = [n for n in self.nodes() if self._always_managed(n, since)]
-        total = sum(any(v and self.managed(v) for v in self._versions(n, since)) for n in self.nodes())
+        versions = (self.sight.during("nodes", key, since) for key in self.sight.keys("nodes", since))
+        total = sum(any(v and self.managed(v) for v in one) for one in versions)  # also what went, or was lost, meanwhile
         most = max(scaled(limit, total) for limit in limits if limit is not None)
         out = [n["metadata"]["name"] for n in managed if n["metadata"]["name"] == name or self._unavailable(n, since)]
         if len(out) > most:
@@ -325,7 +329,8 @@ class Judge:
             return True
         nodes = self.sight.during("nodes", name, since)
         kept = [self.sight.during("daemonsets", key, since) for key in self.subject.daemonset_keys]
-        return not any(all(n is not None and self.mine(n) and self.wants(n, d) for n in nodes for d in one) for one in kept)
+        chosen = all(n is not None and self.mine(n) and self._selects(n) for n in nodes)
+        return not chosen or not any(all(self.wants(n, d) for n in nodes if n for d in one) for one in kept)
 
     def _clean(self, name: str, new: Obj) -> None:
         left = [k for k in (self.names.keep, *self.names.clocks) if k in annotations(new)]

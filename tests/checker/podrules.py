@@ -95,8 +95,10 @@ class PodRules:
 
     def unblocked(self, name: str, old: Obj, since: float) -> None:
         """The safe-load annotation was removed."""
-        if not cordoned(old) or self._names.state(old) not in {"pod-restart-required", "validation-required"}:
-            self._judge.violate("S6", name, f"loading unblocked in {self._names.state(old)}, cordoned {cordoned(old)}")
+        # A label that someone took off is restored from the record, in the same PATCH.
+        state = self._names.state(old) or str(self._names.record(old).get("state", ""))
+        if not cordoned(old) or state not in {"pod-restart-required", "validation-required"}:
+            self._judge.violate("S6", name, f"loading unblocked in {state}, cordoned {cordoned(old)}")
         self._empty("S6", name, since, None)
 
     def _empty(self, rule: str, name: str, since: float, restarted: Obj | None) -> None:
@@ -137,8 +139,7 @@ class PodRules:
         ]
         if len(waits) < len(self._judge.policies(since)) or not self._still_wanted(name, old, since):
             return
-        at, clock = self._judge.entered.get((name, "wait-for-jobs-required"), (entry.at, entry.clock))
-        waited = max(entry.at - at, entry.clock - clock)
+        waited = self._waited(entry, old, "wait-for-jobs-required")
         timeouts = [w.get("timeoutSeconds", 0) for w in waits]
         if any(t and waited >= t - SLACK for t in timeouts):
             return
@@ -146,6 +147,15 @@ class PodRules:
         if left:
             names = [p["metadata"]["name"] for p in left]
             self._judge.violate("S12", name, f"did not wait for {names} after {waited:.1f} s")
+
+    def _waited(self, entry: Event, old: Obj, state: str) -> float:
+        """Seconds since a state was entered, ours or the server's.
+
+        Who was there counts on when the server's clock is set. Who was not goes by the record.
+        """
+        at, ran, actor = self._judge.entered.get((entry.key, state), (entry.sent, entry.ran, entry.actor))
+        recorded = (self._names.record(old).get("entered") or {}).get(state, entry.clock)
+        return max(entry.at - at, entry.ran - ran, entry.clock - recorded if entry.actor != actor else 0.0)
 
     def _is_job(self, pod: Obj, node: str, selector: str, since: float) -> bool:
         key = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"

@@ -87,6 +87,11 @@ class Sight:
     def get(self, kind: str, key: str) -> Obj | None:
         return self.now.get(kind, {}).get(key)
 
+    def keys(self, kind: str, since: float) -> set[str]:
+        """The keys of all objects that were there at some time from since until now."""
+        left = {key for (of, key), past in self._before.items() if of == kind and past[-1][0] >= since}
+        return left | self.now.get(kind, {}).keys()
+
     def during(self, kind: str, key: str, since: float) -> list[Obj | None]:
         """Every version from since until now; None where the object was not there."""
         past = [obj for replaced, obj in self._before.get((kind, key), ()) if replaced >= since]

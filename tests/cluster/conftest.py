@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.world import World, world
+from tests.controlplane import namespace_ready
 from tools.controlplane import scene
 from tools.controlplane.api import Api
 from tools.controlplane.cluster import ControlPlane
@@ -48,6 +49,7 @@ async def namespace(api: Api) -> AsyncIterator[str]:
     """A namespace of the test's own, removed in the background afterwards."""
     name = f"test-{next(_numbers)}"
     await api.create(scene.namespace(name))
+    await namespace_ready(api, name)
     yield name
     await api.delete(NAMESPACES, name)
 

@@ -14,15 +14,15 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
 from tests.checker import Event, Subject
 from tests.cluster.breath import Breath
-from tests.cluster.story import Story, Version, name_of, seconds_of, version_of
+from tests.cluster.story import SUCCESS, Story, Version, event, name_of, seconds_of, version_of
 from tests.cluster.subjects import FOREIGN, SEEDS, Policy, translated
 from tools.controlplane.api import PATIENCE, Api
 from tools.controlplane.audit import Request
@@ -44,6 +44,8 @@ WINDOW = 2.0
 """Seconds: what others did shortly before one of our writes need not have been known yet."""
 BEHIND = 10.0
 """Seconds before a write in which what held the machine, or a watch, up may have kept us from knowing."""
+_EXPLAINED = frozenset({NODES.plural, LEASES.plural})
+"""Each of our writes of these insists on a version: whatever became of it, the log can say whose each version is."""
 _PRESETS = {foreign.plural: preset for preset, foreign in FOREIGN.items()}
 
 
@@ -85,17 +87,18 @@ class Evidence:
             query = {"labelSelector": labels} if labels else {}
             listing = await self._api.request("GET", resource.path(namespace), **query)
             for obj in listing["items"]:
-                self._take(resource, obj, deleted=False)
+                self._take(resource, obj, deleted=False, told=False)
             follow = self._follow(resource, namespace, labels, listing["metadata"]["resourceVersion"])
-            self._tasks.append(asyncio.create_task(follow, name=f"evidence of {resource.plural}"))
+            task = asyncio.create_task(follow, name=f"evidence of {resource.plural}")
+            task.add_done_callback(lambda _: self._news.set())
+            self._tasks.append(task)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.breath.__aexit__()
         for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def now(self) -> int:
         """The resourceVersion of this moment."""
@@ -107,10 +110,14 @@ class Evidence:
             self._sources.append(Sources(await self.now(), time.time(), sources))
 
     def unexplained(self, requests: Iterable[Request]) -> bool:
-        """Whether the audit log does not say yet whose some version of a node is: its line comes after the answer."""
-        told = {(r.name, version_of(r)) for r in requests if r.resource == "nodes"}
-        seen = {(v.key, v.number) for v in self.versions if v.kind == "nodes" and not v.deleted}
-        return not seen <= told
+        """Whether the audit log does not say yet whose some version of a node or Lease is: a line comes after the answer."""
+        story, current = Story(filter(self.concerns, _carried_out(requests))), dict[tuple[str, str], Object]()
+        for version in sorted(self.versions, key=_number):
+            old = _replaced(current, version)
+            asked = version.kind in _EXPLAINED and version.told and not version.deleted
+            if asked and story.author(version, old) is None:
+                return True
+        return False
 
     async def caught_up(self) -> None:
         """Waits until every object is known as it is now."""
@@ -121,6 +128,7 @@ class Evidence:
     async def _shown(self, what: tuple[str, str], number: int) -> None:
         async with asyncio.timeout(PATIENCE):
             while self._latest.get(what, 0) < number:
+                raise_from(self._tasks)
                 self._news.clear()
                 await self._news.wait()
 
@@ -129,7 +137,7 @@ class Evidence:
             async for kind, obj in events:
                 self._take(resource, obj, deleted=kind == "DELETED")
 
-    def _take(self, resource: Resource, obj: Object, *, deleted: bool) -> None:
+    def _take(self, resource: Resource, obj: Object, *, deleted: bool, told: bool = True) -> None:
         number = int(obj["metadata"]["resourceVersion"])
         if (resource.plural, number) in self._known:
             return
@@ -137,7 +145,12 @@ class Evidence:
         now = datetime.now().astimezone().timestamp()
         self._latest[resource.plural, key(obj)] = number
         self._news.set()
-        self.versions.append(Version(number, resource.plural, key(obj), obj, deleted, now))
+        self.versions.append(Version(number, resource.plural, key(obj), obj, deleted, now, told))
+
+    def first(self, obj: Object, predicate: Callable[[Object], bool]) -> int:
+        """The first resourceVersion at which an object that still exists was so."""
+        uid = obj["metadata"]["uid"]
+        return min(v.number for v in self.versions if v.obj["metadata"]["uid"] == uid and predicate(v.obj))
 
     def subjects(self, requests: Iterable[Request]) -> list[Subject]:
         """Whom to judge, of the policies of one driver the one first that has a node which several select."""
@@ -158,29 +171,30 @@ class Evidence:
         return request.namespace in self._namespaces
 
     def events(self, requests: Iterable[Request]) -> Iterator[Event]:
-        """Everything in order: each version with its author, and our refused writes among them."""
-        requests = [request for request in requests if "dryRun=" not in request.uri]
+        """Everything in order: each version with its author, and our refused writes among them.
+
+        A refusal comes before what was asked for later; our watch may have told of that sooner, or later, than others'.
+        """
+        requests = list(_carried_out(requests))
         story = Story(requests)
         current: dict[tuple[str, str], Object] = {}
         versions = [*self.versions, *self._foreign(requests)]
-        for version in sorted(versions, key=lambda v: v.number):
-            yield from story.refused_before(version.seen, current)
-            old = current.get((version.kind, version.key))
-            new = None if version.deleted else version.obj
-            event = story.event(version, old, new)
-            self._lags.append((event.at, version.seen - event.at))
-            yield event
-            if new is None:
-                current.pop((version.kind, version.key), None)
-            else:
-                current[version.kind, version.key] = new
+        for version in sorted(versions, key=_number):
+            author = story.author(version, current.get((version.kind, version.key)))
+            yield from story.refused_before(version.seen if author is None else seconds_of(author.received), current)
+            told = event(version, _replaced(current, version), author)
+            self._lags.append((told.at, version.seen - told.at))
+            yield told
         yield from story.refused_before(float("inf"), current)
 
     def window(self, entry: Event) -> float:
         """How old the view may be that one of our writes was decided on."""
-        begin = entry.sent - BEHIND
+        return WINDOW + self.lag + self.lost(entry.sent - BEHIND, entry.at)
+
+    def lost(self, begin: float, end: float) -> float:
+        """Seconds that the machine held its breath, and our own watches were late, in between."""
         late = [lag for at, lag in self._lags[-LATELY:] if at >= begin]
-        return WINDOW + self.lag + self.breath.between(begin, entry.at) + max(late, default=0.0)
+        return self.breath.between(begin, end) + max(late, default=0.0)
 
     def _told_by_audit(self, requests: Iterable[Request]) -> Iterator[Version]:
         """Versions of the seed's kind and of other operators' resources, where the controller has been told of these."""
@@ -188,7 +202,7 @@ class Evidence:
         for request in requests:
             ours = request.resource == SEEDS and request.namespace == self._home
             theirs = request.resource in _PRESETS and any(_PRESETS[request.resource] in s.presets for s in self._sources)
-            if not (ours or theirs) or request.code not in range(200, 300) or request.subresource:
+            if not (ours or theirs) or request.code not in SUCCESS or request.subresource:
                 continue
             at, name = seconds_of(request.answered), f"{self._home}/{request.name or name_of(request)}"
             if request.verb == "delete":
@@ -218,3 +232,27 @@ class Evidence:
         turns = [turn for turn in self._sources if turn.number <= version.number]
         enabled = bool(turns) and preset in turns[-1].presets
         return replace(version, obj=translated(FOREIGN[preset], version.obj, self._domain, enabled=enabled))
+
+
+def raise_from(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Raises what ended one of the tasks, which are meant to go on for ever."""
+    for task in tasks:
+        if task.done():
+            task.result()
+
+
+def _replaced(current: dict[tuple[str, str], Object], version: Version) -> Object | None:
+    """Puts a version in the place of the one before it, and returns that."""
+    where = version.kind, version.key
+    old = current.pop(where, None)
+    if not version.deleted:
+        current[where] = version.obj
+    return old
+
+
+def _carried_out(requests: Iterable[Request]) -> Iterator[Request]:
+    return (request for request in requests if "dryRun=" not in request.uri)
+
+
+def _number(version: Version) -> int:
+    return version.number

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
+from tests.controlplane import namespace_ready
 from tools import manifests
 from tools.account import Account, Replica
 from tools.controlplane import scene
@@ -169,6 +170,7 @@ class Fenced:
     async def __aenter__(self) -> Self:
         namespaces = (self.place.namespace, self.place.drivers, self.work)
         await self.api.apply([scene.namespace(name) for name in namespaces])
+        await namespace_ready(self.api, *namespaces)
         for name in namespaces:
             self._stack.push_async_callback(self.api.delete, NAMESPACES, name)
         self._stack.push_async_callback(self.account.remove)

@@ -8,14 +8,14 @@ since the API server may be interrupted between giving it and noting it.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tests.cluster.judge import LEASE
 from tests.cluster.process import Process
-from tests.cluster.story import uid_of
+from tests.cluster.story import SUCCESS, cut_off, precondition, uid_of, version_of
 from tests.cluster.world import World
 from tools.controlplane.api import PATIENCE
 from tools.controlplane.audit import AuditLog, Request
@@ -122,9 +122,7 @@ class Election:
     def terms(self) -> list[Term]:
         """Who led, in order."""
         terms: list[Term] = []
-        for request in self.requests():
-            if request.resource != "leases" or not request.is_write or request.code >= 300:
-                continue
+        for request in carried_out([r for r in self.requests() if r.resource == "leases" and r.is_write]):
             uid = uid_of(request)
             if not request.body["spec"].get("holderIdentity"):
                 assert terms[-1].uid == uid, "it gave back what it did not hold"
@@ -162,6 +160,24 @@ class Election:
         """How a replica looked at the Lease in between."""
         mine = (r for r in self.requests() if uid_of(r) == member.uid and r.resource == "leases" and r.verb == "get")
         return [r for r in mine if after.answered <= r.received <= until.received]
+
+
+def carried_out(requests: Sequence[Request]) -> Iterator[Request]:
+    """Those writes of one object that took effect, in order.
+
+    What was cut off before it was answered did if none that was answered insisted on the same version, and there is a later
+    version: all that insist on one version exclude each other. It took effect some time after it arrived, and is told so.
+    """
+    answered = [request for request in requests if request.code in SUCCESS]
+    replaced = {precondition(request) for request in answered}
+    newest = max((version_of(request) for request in answered), default=0)
+    for request in requests:
+        before = precondition(request)
+        if request.code in SUCCESS:
+            yield request
+        elif cut_off(request) and before and before not in replaced and int(before) < newest:
+            replaced.add(before)
+            yield replace(request, answered=request.received)
 
 
 async def _synced(process: Process) -> None:

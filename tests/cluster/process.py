@@ -33,8 +33,8 @@ class Process:
         self.flags = flags
         self.asked = False
         """Whether it was asked to stop, and not killed before."""
-        self.signalled = False
-        """Whether it was killed, frozen, or asked to stop."""
+        self.signalled = math.inf
+        """When it was first killed, frozen, or asked to stop, in seconds since the epoch."""
         self.synced = math.inf
         """When it knew the cluster, in seconds since the epoch; inf where that has not been."""
         self.over = math.inf
@@ -99,7 +99,8 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal: SIGSTOP freezes it, SIGCONT lets it go on."""
-        self.signalled = self.signalled or number != signal.SIGCONT
+        if number != signal.SIGCONT:
+            self.signalled = min(self.signalled, time.time())
         signalled(self._process, number)
 
     def kill(self) -> None:
@@ -108,8 +109,8 @@ class Process:
         signalled(self._process, signal.SIGKILL)
 
     def _end(self) -> None:
-        self.signalled = True
         self.over = min(self.over, time.time())
+        self.signalled = min(self.signalled, self.over)
 
     async def ended(self) -> int:
         """Waits for the end and returns the exit code."""
@@ -120,7 +121,7 @@ class Process:
     async def stop(self) -> int:
         """SIGTERM, as a cluster ends its pods; returns the exit code."""
         if self._process.returncode is None:
-            self.asked = not self.signalled
+            self.asked = self.signalled == math.inf
             self._end()
             signalled(self._process, signal.SIGTERM)
         try:

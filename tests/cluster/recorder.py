@@ -4,12 +4,13 @@ resourceVersions of one API server on one etcd count all writes of all resources
 """
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
 from controller.upgrade.states import EDGES, IN_PROGRESS, PEER_STATES, State
+from tests.cluster.evidence import raise_from
 from tools.controlplane import scene
 from tools.controlplane.api import PATIENCE, Api
 from tools.controlplane.resources import NODES, PODS, Object, Resource
@@ -50,8 +51,10 @@ class Recorder:
         self._namespaces = namespaces
         self._tasks: list[asyncio.Task[None]] = []
         self._marks = 0
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()
         self.sights: list[Sight] = []
+        self._away: list[tuple[int, str]] = []
+        """From which version on a node is there no more, until its next sight."""
         self.departures: dict[str, Departure] = {}
         """By uid, in the order of the versions of each namespace."""
         self._seen: set[str] = set()
@@ -65,8 +68,7 @@ class Recorder:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def caught_up(self) -> None:
         """Waits until everything that has happened is recorded: each watch shows a mark that is made now."""
@@ -128,10 +130,18 @@ class Recorder:
                 before = old
 
     def check_departures(self, namespace: str) -> None:
-        """No pod of a controller began to leave a node of ours that was open for new ones."""
+        """No pod of a controller began to leave a node of ours that was open for new ones.
+
+        Of a node that is there no more, the pod garbage collector deletes the pods, a minute later.
+        """
         for departure in self.left(namespace).values():
-            if departure.node and departure.owner:
+            if departure.node and departure.owner and self._is_there(departure.node, departure.version):
                 assert self.at(departure.node, departure.version).unschedulable, f"{departure} while schedulable"
+
+    def _is_there(self, node: str, version: int) -> bool:
+        """Whether a node existed at a version."""
+        deleted = max((at for at, name in self._away if name == node and at <= version), default=0)
+        return self.at(node, version).version > deleted
 
     async def _begin(self, resource: Resource, namespace: str, labels: str) -> asyncio.Task[None]:
         query = {"labelSelector": labels} if labels else {}
@@ -139,24 +149,31 @@ class Recorder:
         version = listing["metadata"]["resourceVersion"]
         for obj in listing["items"]:
             self._take(resource, "ADDED", obj)
-        return asyncio.create_task(self._follow(resource, namespace, labels, version), name=f"recorder of {resource.plural}")
+        follow = self._follow(resource, namespace, labels, version)
+        task = asyncio.create_task(follow, name=f"recorder of {resource.plural}")
+        task.add_done_callback(lambda _: self._news.set())
+        return task
 
     async def _follow(self, resource: Resource, namespace: str, labels: str, version: str) -> None:
         async with aclosing(self._api.watch(resource, namespace, labels=labels, version=version)) as events:
             async for kind, obj in events:
-                async with self._news:
-                    self._take(resource, kind, obj)
-                    self._seen.add(f"{obj['metadata']['uid']}@{obj['metadata']['resourceVersion']}")
-                    self._news.notify_all()
+                self._take(resource, kind, obj)
+                self._seen.add(f"{obj['metadata']['uid']}@{obj['metadata']['resourceVersion']}")
+                self._news.set()
 
     async def _shown(self, what: str) -> None:
-        async with asyncio.timeout(PATIENCE), self._news:
-            await self._news.wait_for(lambda: what in self._seen)
+        async with asyncio.timeout(PATIENCE):
+            while what not in self._seen:
+                raise_from(self._tasks)
+                self._news.clear()
+                await self._news.wait()
 
     def _take(self, resource: Resource, kind: str, obj: Object) -> None:
         if resource is PODS:
             self._pod(kind, obj)
-        elif kind != "DELETED":
+        elif kind == "DELETED":
+            self._away.append((int(obj["metadata"]["resourceVersion"]), obj["metadata"]["name"]))
+        else:
             meta = obj["metadata"]
             state = meta["labels"].get(self._state_label, "")
             unschedulable = bool(obj["spec"].get("unschedulable"))

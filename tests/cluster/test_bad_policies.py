@@ -10,6 +10,7 @@ from tools.controlplane.api import PATIENCE, ApiError
 from tools.controlplane.resources import PODS, Object, Resource
 
 FORBIDDEN = 403
+EXCEEDED = "exceeded quota"
 QUOTAS = Resource("v1", "resourcequotas", "ResourceQuota")
 OTHER_PRIORITY = "system-cluster-critical"
 APPLY = """kubectl apply -f - <<'END'
@@ -142,7 +143,10 @@ async def test_a_node_whose_driver_pod_cannot_be_made_is_told_and_delays_nobody(
 
 
 async def _refused(cluster: World, daemon_set: Object) -> None:
-    """Waits until the API server refuses the DaemonSet's pods: it knows quotas from a cache of its own, which lags."""
+    """Waits until the API server refuses the DaemonSet's pods: it knows quotas from a cache of its own, which lags.
+
+    Until the quota's controller has counted, it refuses them in other words.
+    """
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": daemon_set["spec"]["template"]["spec"]}
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -151,7 +155,8 @@ async def _refused(cluster: World, daemon_set: Object) -> None:
             except ApiError as error:
                 if error.code != FORBIDDEN:
                     raise
-                return
+                if EXCEEDED in error.message:
+                    return
             await asyncio.sleep(0.05)
 
 

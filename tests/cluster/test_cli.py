@@ -41,6 +41,16 @@ async def stuck(cluster: World, **drain: Any) -> tuple[str, str]:
     return first, second
 
 
+async def counted(cluster: World, budget: str) -> None:
+    """Waits until the budget's controller has counted the pods: it tells nothing of a budget that it has not seen."""
+    await cluster.api.wait_for_object(
+        POD_DISRUPTION_BUDGETS,
+        budget,
+        lambda b: b.get("status", {}).get("observedGeneration") == b["metadata"]["generation"],
+        cluster.work,
+    )
+
+
 async def free(cluster: World) -> None:
     await cluster.api.patch(POD_DISRUPTION_BUDGETS, "web", {"spec": {"minAvailable": 0}}, cluster.work)
 
@@ -137,7 +147,9 @@ async def test_plan_says_who_would_be_evicted_and_what_would_hold_it_up(cluster:
     await cluster.pod("bare", second)
     await cluster.policy(parallel=2, paused=True)
     await cluster.roll("2")
+    await cluster.revised()
     await ok(cluster, "skip", third, "--driver", cluster.driver_name)
+    await counted(cluster, "web")
     plan = {n["node"]: n for n in (await ok(cluster, "plan", "-o", "json")).data["nodes"]}
     assert [plan[n].get("wave", 0) for n in (first, second, third)] == [1, 1, 0]
     assert plan[first]["evicts"] == [f"{cluster.work}/{web['metadata']['name']}"]

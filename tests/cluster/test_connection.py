@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -99,15 +98,14 @@ async def test_a_missing_permission_to_read_keeps_it_unready_and_is_told(cluster
         assert await controller.get("/readyz") == (200, "ok\n")
 
 
-async def test_an_api_server_that_cannot_be_reached_at_the_start_is_told_and_awaited(cluster: World, tmp_path: Path):
+async def test_an_api_server_that_cannot_be_reached_at_the_start_is_told_and_awaited(cluster: World):
     await cluster.nodes(1)
     await cluster.driver("1")
     await cluster.policy()
     await cluster.roll("2")
     relay = Relay(cluster.control_plane.server)
     port = relay.reserve()
-    access = replace(cluster.control_plane.access, server=f"https://127.0.0.1:{port}")
-    async with cluster.controller(kubeconfig=access.write(tmp_path / "kubeconfig")) as controller:
+    async with cluster.controller(server=f"https://127.0.0.1:{port}") as controller:
         line = await controller.logged(msg="reflector failed", resource="nodes")
         assert f"127.0.0.1:{port}" in line["error"]
         status, text = await controller.get("/readyz")
@@ -119,14 +117,13 @@ async def test_an_api_server_that_cannot_be_reached_at_the_start_is_told_and_awa
             assert await controller.get("/readyz") == (200, "ok\n")
 
 
-async def test_an_api_server_that_goes_away_in_the_middle_is_awaited(cluster: World, tmp_path: Path):
+async def test_an_api_server_that_goes_away_in_the_middle_is_awaited(cluster: World):
     await cluster.nodes(2)
     await cluster.driver("1")
     await cluster.workload("web", 2)
     await cluster.policy()
     relay = Relay(cluster.control_plane.server)
-    access = replace(cluster.control_plane.access, server=f"https://127.0.0.1:{relay.reserve()}")
-    async with cluster.controller(kubeconfig=access.write(tmp_path / "kubeconfig")) as controller:
+    async with cluster.controller(server=f"https://127.0.0.1:{relay.reserve()}") as controller:
         async with relay:
             await cluster.roll("2")
             await cluster.any_in(DRAIN)
@@ -168,7 +165,7 @@ class Relay:
         self._target = urlsplit(server)
         self._held = socket.socket()
         self._server: asyncio.Server | None = None
-        self._writers: list[asyncio.StreamWriter] = []
+        self._connections: set[asyncio.Task[None]] = set()
 
     def reserve(self) -> int:
         """Finds a free port, which nothing listens on yet."""
@@ -181,19 +178,37 @@ class Relay:
         return int(self._held.getsockname()[1])
 
     async def __aenter__(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port, reuse_port=True)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self._port, reuse_port=True)
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
+        self._server = None
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()  # it was accepted while the relay closed
+            return
+        connection = asyncio.create_task(self._connected(reader, writer), name="relay")
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._target.hostname, self._target.port)
-        self._writers += [writer, back]
-        await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
+        async with _aborted(writer):
+            there, back = await asyncio.open_connection(self._target.hostname, self._target.port)
+            async with _aborted(back):
+                await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
+
+
+@asynccontextmanager
+async def _aborted(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.transport.abort()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -202,6 +217,6 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     except OSError:
-        pass  # the relay was closed
+        pass  # one end is gone
     finally:
         writer.close()

@@ -16,6 +16,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from tests.controlplane import namespace_ready
 from tools.controlplane import commands, scene
 from tools.controlplane.api import PATIENCE, Api, ApiError
 from tools.controlplane.audit import AuditLog, Request, count
@@ -240,6 +241,7 @@ async def test_watches_survive_a_restart_of_the_api_server(control_plane: Contro
     if not control_plane.components:
         pytest.skip("the cluster was given: it is not ours to restart")
     await control_plane.restart_component("kube-apiserver")
+    await namespace_ready(api, namespace)
     await api.create(scene.pod("p", namespace))
     await api.wait_for_object(PODS, "p", lambda pod: pod["status"]["phase"] == "Pending", namespace)
     with pytest.raises(ComponentError, match="no component 'kubelet'"):

@@ -33,8 +33,10 @@ async def test_safe_load_of_a_fresh_node_cordons_drains_unblocks_and_uncordons_i
     evicted = recorder.departures[pod["metadata"]["uid"]]
     unblocked = next(s for s in recorder.sights if s.version > waiting.version and key not in s.annotations)
     uncordoned = next(s for s in recorder.sights if s.version > cordoned.version and not s.unschedulable)
+    await cluster.evidence.caught_up()
     driver = await cluster.driver_pod(node)
-    ready, returned = (int(pod["metadata"]["resourceVersion"]) for pod in (driver, replaced))
+    ready = cluster.evidence.first(driver, scene.is_ready)
+    returned = cluster.evidence.first(replaced, lambda pod: bool(pod["spec"].get("nodeName")))
     steps = [*(s.version for s in (waiting, cordoned, evicted, unblocked)), ready, uncordoned.version, returned]
     assert steps == sorted(steps)
 

@@ -48,6 +48,7 @@ async def test_a_driver_pod_that_no_room_is_left_for_fails_with_the_schedulers_w
         await request_cpu(cluster, "2", "1000")
         waits = await controller.logged(msg="node waits", node=node, reason="DriverPodPending")
         assert waits["state"] == RESTART
+        await cluster.status(lambda status: any("Unschedulable" in a.get("message", "") for a in status.get("active", ())))
         await cluster.expire(node)
         moved = await controller.logged(msg="node moved", node=node, state=FAILED)
         assert moved["reason"] == "DriverPodPending"

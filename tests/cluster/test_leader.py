@@ -23,6 +23,7 @@ from tests.cluster.judge import LEASE
 from tests.cluster.leaders import LOST, Election, Member, seconds
 from tests.cluster.story import uid_of
 from tests.cluster.world import DONE, DRAIN, World
+from tests.controlplane import namespace_ready
 from tools.controlplane import scene
 from tools.controlplane.api import Api
 from tools.controlplane.cluster import ControlPlane
@@ -75,10 +76,11 @@ async def test_a_leader_that_is_killed_is_followed_within_twenty_seconds(cluster
             await refused_to(cluster, leader, successor)
         await cluster.release()
         await cluster.done("2")
-    first, second = await election.led(leader, successor)
+        first, second = await election.led(leader, successor)
+        writers = {uid_of(r) for r in election.effects()}
     # The kill came after the last renewal, so this is more than what is asked for.
     assert seconds(first.renewed.answered, second.taken.answered) <= TAKE_OVER + lost
-    assert {uid_of(r) for r in election.effects()} == {leader.uid, successor.uid}
+    assert writers == {leader.uid, successor.uid}
     await cluster.recorder.caught_up()
     assert cluster.recorder.most_in_progress() == 2
 
@@ -157,20 +159,22 @@ async def test_a_lease_that_somebody_deletes_does_not_make_two_leaders(cluster: 
         )
         await cluster.release()
         await cluster.done("2")
-    await election.led(leader)
-    assert {uid_of(r) for r in election.effects()} == {leader.uid}
+        await election.led(leader)
+        assert {uid_of(r) for r in election.effects()} == {leader.uid}
 
 
 async def test_the_rollout_outlives_a_restart_of_the_api_server(api: Api, control_plane: ControlPlane, crds: None):
     """Whoever leads afterwards: a server that is away for longer than the renew deadline ends the leader, as it must."""
     cluster = World(api, control_plane, f"w-{secrets.token_hex(3)}")  # without its recorder, whose watches would break
     await api.apply([scene.namespace(name) for name in (cluster.namespace, cluster.work)])
+    await namespace_ready(api, cluster.namespace, cluster.work)
     await cluster.account.create()
     try:
         election = Election(cluster)
         async with election.replica(LOST), election.replica(LOST):
             await begun(cluster, election)
             await control_plane.restart_component("kube-apiserver")
+            await namespace_ready(api, cluster.namespace, cluster.work)
             await election.leader()
             await cluster.release()
             await cluster.done("2")

@@ -1,20 +1,30 @@
-"""What `kubectl apply -k` makes of the manifests on a real API server: accepted strictly, the same twice, pods admitted."""
+"""What `kubectl apply -k` makes of the manifests on a real API server: accepted strictly, the same twice, pods admitted.
+
+`manifests/monitoring` meets the definitions that the Prometheus operator publishes, the recipe for TLS cert-manager's, too.
+"""
 
 import asyncio
+import base64
 import re
 import subprocess
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from tests.cluster.fence import anchor
+from tests.cluster.test_metrics_auth import AUTHENTICATED, scrape
+from tests.cluster.test_recipes import rendered, written
 from tests.cluster.world import World
 from tools import manifests
-from tools.controlplane import scene
+from tools.account import permitted
+from tools.controlplane import foreign, scene
 from tools.controlplane.api import Api, ApiError
 from tools.controlplane.cluster import ControlPlane
-from tools.controlplane.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Object, Resource
+from tools.controlplane.resources import CRDS, NAMESPACES, PODS, SERVICE_ACCOUNTS, Object, Resource
+from tools.controlplane.terminal import Reporter
 from tools.manifests import NAME, built, containers, of_kinds, one
 
 FOLDERS = ["base", *(f"overlays/{path.name}" for path in sorted((manifests.MANIFESTS / "overlays").iterdir()))]
@@ -22,6 +32,7 @@ DRIVERS = ["nvidia-operator", "gpu-operator", "nvidia-network-operator"]
 POLICIES = Resource(
     "admissionregistration.k8s.io/v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
 )
+SECRETS = Resource("v1", "secrets", "Secret")
 SPARED = {"CustomResourceDefinition"}
 """Kinds that other tests go on using."""
 
@@ -34,7 +45,7 @@ async def kubectl(control_plane: ControlPlane, *words: str) -> str:
     return done.stdout
 
 
-async def applied(control_plane: ControlPlane, folder: str) -> list[str]:
+async def applied(control_plane: ControlPlane, folder: str | Path) -> list[str]:
     """Applies a folder, and returns kubectl's line for each object."""
     flags = ("--server-side", "--validate=strict")
     return (await kubectl(control_plane, "apply", *flags, "-k", str(manifests.MANIFESTS / folder))).splitlines()
@@ -55,6 +66,19 @@ async def base(control_plane: ControlPlane, crds: None) -> AsyncIterator[None]:
                 if obj["kind"] not in SPARED | {"Lease", "Namespace"}:
                     await remove(api, obj)
         await api.delete(NAMESPACES, NAME)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def operators(control_plane: ControlPlane, base: None) -> AsyncIterator[None]:
+    """The definitions of other operators' kinds, beside the base; those that a given cluster has stay as they are."""
+    files = await asyncio.to_thread(foreign.definitions, Reporter())
+    async with Api(control_plane.access) as api:
+        there = {crd["metadata"]["name"] for crd in await api.list(CRDS)}
+        ours = [crd for file in files if (crd := yaml.safe_load(file.read_text()))["metadata"]["name"] not in there]
+        await api.apply(ours)
+        yield
+        for obj in [*built("monitoring"), *ours]:
+            await remove(api, obj)
 
 
 async def remove(api: Api, obj: Object) -> None:
@@ -147,3 +171,23 @@ async def test_the_account_has_no_token_but_the_mounted_one(api: Api, base: None
         if len(s) == 1 and "serviceAccountToken" in s
     ]
     assert seconds == [3600]
+
+
+async def test_the_token_of_the_monitoring_reads_the_metrics(
+    api: Api, cluster: World, control_plane: ControlPlane, operators: None
+):
+    """The one that the PodMonitor gives to Prometheus: its Secret is filled, and its account may."""
+    assert len(await applied(control_plane, "monitoring")) == len(built("monitoring"))
+    (endpoint,) = one(built("monitoring"), "PodMonitor", NAME)["spec"]["podMetricsEndpoints"]
+    told = endpoint["authorization"]["credentials"]
+    secret = await api.wait_for_object(SECRETS, told["name"], lambda s: told["key"] in s.get("data", {}), NAME)
+    user = f"system:serviceaccount:{NAME}:{secret['metadata']['annotations']['kubernetes.io/service-account.name']}"
+    await permitted(api, {"user": user, "nonResourceAttributes": {"path": "/metrics", "verb": "get"}})
+    async with cluster.controller(*AUTHENTICATED) as controller:
+        code, text = await scrape(controller, base64.b64decode(secret["data"][told["key"]]).decode())
+        assert (code, "driver_upgrade_build_info" in text) == (200, True)
+
+
+async def test_the_recipe_for_tls_is_accepted_strictly(control_plane: ControlPlane, operators: None, tmp_path: Path):
+    recipe = "metrics-access.md:with-tls"
+    assert len(await applied(control_plane, written(recipe, tmp_path))) == len(rendered(recipe, tmp_path))

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -201,14 +201,10 @@ def _encoded(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
-async def test_without_an_answer_of_the_api_server_nobody_reads_and_with_it_the_right_one(
-    cluster: World, scraper: Scraper, tmp_path: Path
-):
+async def test_without_an_answer_of_the_api_server_nobody_reads_and_with_it_the_right_one(cluster: World, scraper: Scraper):
     right = await scraper.token()
     relay = Relay(cluster.control_plane.server)
-    access = replace(cluster.control_plane.access, server=f"https://127.0.0.1:{relay.reserve()}")
-    kubeconfig = access.write(tmp_path / "kubeconfig")
-    async with cluster.controller(*AUTHENTICATED, kubeconfig=kubeconfig) as controller:
+    async with cluster.controller(*AUTHENTICATED, server=f"https://127.0.0.1:{relay.reserve()}") as controller:
         for token in (right, "nonsense"):
             code, text = await scrape(controller, token)
             assert (code, "driver_upgrade" in text) == (503, False)

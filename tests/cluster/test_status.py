@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from tests.cluster.test_cli import ok
+from tests.cluster.test_events import told
 from tests.cluster.test_interventions import held_in_drain
 from tests.cluster.world import DONE, DRAIN, REQUIRED, World
 from tools.controlplane.resources import DEPLOYMENTS, PODS, Object
@@ -57,9 +58,9 @@ async def test_kubectl_get_tells_the_story_of_a_rollout(cluster: World):
         assert (shown["UPTODATE"], shown["STARTED"], shown["PENDING"]) == ("1/3", begun, "1")
         assert shown["ESTIMATED"]
 
-        told = (await ok(cluster, "status", "-o", "json")).data["policies"][0]
-        assert told["startedAt"] == begun
-        assert told["estimatedCompletion"]
+        surveyed = (await ok(cluster, "status", "-o", "json")).data["policies"][0]
+        assert surveyed["startedAt"] == begun
+        assert surveyed["estimatedCompletion"]
         assert f"since {begun}, done about " in (await ok(cluster, "status")).out
 
         await cluster.edit(paused=True)
@@ -103,3 +104,40 @@ async def test_a_rollout_of_which_nothing_can_begin_says_so(cluster: World):
         assert "1 Skipped" in found["message"]
         shown = await row(cluster)
         assert (shown["STATE"], shown["WAITINGFOR"], shown["UPTODATE"]) == ("Blocked", "Skipped", "0/1")
+
+
+async def test_a_rollout_that_max_unavailable_stops_says_so_and_goes_on_when_there_is_room(cluster: World):
+    await cluster.nodes(3)
+    await cluster.driver("1")
+    await cluster.policy(parallel=2, maxUnavailable=0)
+    async with cluster.controller():
+        await cluster.state(DONE)
+        await cluster.roll("2")
+        await cluster.state(REQUIRED)
+        status = await cluster.status(lambda s: s["state"] == "Blocked" and s["nodes"]["pending"] == 3)
+        assert "estimatedCompletion" not in status
+        found = await cluster.condition("Progressing", "False", reason="Blocked")
+        held = "3 MaxUnavailable: 0 of 3 nodes are unavailable, maxUnavailable is 0."
+        assert held in found["message"]
+        shown = await row(cluster)
+        assert (shown["STATE"], shown["WAITINGFOR"], shown["UPTODATE"]) == ("Blocked", "MaxUnavailable", "0/3")
+        event = (await told(cluster, cluster.pool, "RolloutBlocked", namespace=cluster.namespace))["RolloutBlocked"]
+        assert event["type"] == "Warning"
+        assert held in event["message"]
+
+        answer = (await ok(cluster, "status", "-o", "json")).data
+        assert answer["nodes"] == [], "what all wait for is told of their policy"
+        (policy,) = answer["policies"]
+        assert policy["condition"] == "Blocked"
+        assert held in policy["message"]
+        assert policy["blocked"] == status["blocked"]
+        assert [(b["reason"], b["nodes"]) for b in policy["blocked"]] == [("MaxUnavailable", 3)]
+        head, line = (await ok(cluster, "status")).out.splitlines()
+        assert line[head.index("BLOCKED") :].startswith("3 MaxUnavailable ")
+        plan = (await ok(cluster, "plan", "-o", "json")).data
+        assert {(n.get("wave", 0), n["reason"]) for n in plan["nodes"]} == {(0, "MaxUnavailable")}
+
+        await cluster.edit(maxUnavailable=1)
+        await cluster.done("2")
+        await told(cluster, cluster.pool, "RolloutStarted", "RolloutFinished", namespace=cluster.namespace)
+        await cluster.status(lambda s: s["state"] == "Idle")

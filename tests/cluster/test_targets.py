@@ -1,12 +1,11 @@
 """What the driver should be changes in the middle: its version, its DaemonSet, and who else has a hand in its pods."""
 
-import orjson
 import pytest
 
 from tests.cluster.test_interventions import held_in_drain
 from tests.cluster.world import DONE, DRAIN, FAST_DRIVER, World
 from tools.controlplane import scene
-from tools.controlplane.resources import DAEMON_SETS, NODES, POD_DISRUPTION_BUDGETS, PODS, Object
+from tools.controlplane.resources import DAEMON_SETS, POD_DISRUPTION_BUDGETS, PODS, Object
 
 
 def closed(node: Object) -> bool:
@@ -71,10 +70,7 @@ async def test_a_node_that_no_daemon_set_wants_for_two_minutes_is_put_back(clust
         await cluster.shell(how.format(cluster.namespace, node))
         await controller.logged(msg="node waits", node=node, reason="DaemonSetGone")
         await cluster.nodes_are(lambda n: cluster.state_of(n) == DRAIN and closed(n))
-        key = cluster.key("upgrade.record")
-        record = orjson.loads((await cluster.api.get(NODES, node))["metadata"]["annotations"][key])
-        record["gone"] -= 120
-        await cluster.api.patch(NODES, node, {"metadata": {"annotations": {key: orjson.dumps(record).decode()}}})
+        await cluster.rewrite(node, lambda record: record.update(gone=record["gone"] - 120))
         await cluster.nodes_are(lambda n: cluster.state_of(n) == "" and not closed(n))
         assert cluster.evicted() == []
 

@@ -1,8 +1,9 @@
 """One API server to be judged, through the controller's own seam: a Transport and a Client over it.
 
 A case is a coroutine that takes a :class:`Server`; :func:`contract` makes a test of it, which pytest runs once against the
-simulator's API server in virtual time and once against the real one. A case says nothing about which it talks to, and
-nothing that a cluster's other controllers might meddle with: pods are bound to a node without a kubelet.
+simulator's API server in virtual time and once against the real one. A case says nothing about which it talks to. The
+cluster's controllers run beside it: what they are not to meddle with is bound to a node without a kubelet, and what they
+are to do is asked of a :class:`Cluster`.
 """
 
 import asyncio
@@ -28,7 +29,10 @@ _PATHS = {
     "revisions": "/apis/apps/v1/namespaces/{}/controllerrevisions",
     "policies": "/apis/nvidia.com/v1/namespaces/{}/driverupgradepolicies",
     "events": "/apis/events.k8s.io/v1/namespaces/{}/events",
+    "daemonsets": "/apis/apps/v1/namespaces/{}/daemonsets",
 }
+OWN = "contract.driver-upgrade.test/namespace"
+"""Label of the nodes that a case lets join: its namespace, where pods that are for them say so in their nodeSelector."""
 
 
 class Answer(NamedTuple):
@@ -39,6 +43,19 @@ class Answer(NamedTuple):
     obj: Obj
 
 
+class Cluster(Protocol):
+    """What is asked of a cluster by other ways than its API, or in other words."""
+
+    async def expire(self) -> None:
+        """Make the server forget all history until now."""
+
+    async def join(self) -> str:
+        """Let a node with a kubelet join; returns its name once it is Ready."""
+
+    async def deploy(self, name: str, replicas: int) -> None:
+        """Let so many pods with the label ``app=<name>`` run on nodes that joined, of a controller that replaces them."""
+
+
 class Server:
     """An API server, a namespace of the case's own in it, and a node that no kubelet answers for.
 
@@ -46,15 +63,16 @@ class Server:
         transport: The way there.
         namespace: Exists already; removed by whoever made it.
         node: Exists already.
-        expire: Makes the server forget all history until now.
+        cluster: What stands around the server.
     """
 
-    def __init__(self, transport: Transport, namespace: str, node: str, expire: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, transport: Transport, namespace: str, node: str, cluster: Cluster) -> None:
         self.transport = transport
         self.client = Client(transport)
         self.namespace = namespace
         self.node = node
-        self.expire = expire
+        self.cluster = cluster
+        self.expire = cluster.expire
 
     def path(self, what: str, name: str = "", sub: str = "") -> str:
         """Of a collection in the case's namespace, one of its objects, or its subresource."""
@@ -139,6 +157,24 @@ class Server:
                 if event["type"] in {"ADDED", "MODIFIED"} and holds(event["object"]):
                     return dict(event["object"])
         raise AssertionError(f"{what}/{name}: not within {TIMEOUT:g} s")
+
+    async def until_all(self, what: str, holds: Callable[[list[Obj]], object], labels: str = "") -> list[Obj]:
+        """Wait on a list and a watch until all objects together, of these labels, satisfy a predicate."""
+        there = (await self.get(self.path(what), labelSelector=labels)).obj
+        found = {obj["metadata"]["name"]: obj for obj in there["items"]}
+        version = there["metadata"]["resourceVersion"]
+        if holds([*found.values()]):
+            return [*found.values()]
+        async with aclosing(self.watch(self.path(what), version, labelSelector=labels)) as stream:  # type: ignore[type-var]
+            async for event in stream:
+                assert event["type"] in {"ADDED", "MODIFIED", "DELETED"}, event
+                name = event["object"]["metadata"]["name"]
+                found.pop(name, None)
+                if event["type"] != "DELETED":
+                    found[name] = event["object"]
+                if holds([*found.values()]):
+                    return [*found.values()]
+        raise AssertionError(f"{what}: not within {TIMEOUT:g} s: {found}")
 
 
 class Runner(Protocol):

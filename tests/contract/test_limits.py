@@ -10,8 +10,7 @@ import pytest
 
 from controller.api.meta import KubeObject
 from controller.kube.errors import Conflict, Invalid, NotFound, ServerError
-from controller.kube.leaderelection import LEASES
-from controller.kube.resources import Resource
+from controller.kube.resources import LEASES, Resource
 from tests.contract.server import Obj, Server, contract, lease, pod, policy, running
 from tests.contract.test_eviction import guarded, ready
 

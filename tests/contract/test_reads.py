@@ -6,8 +6,7 @@ import pytest
 
 from controller.api.meta import KubeObject
 from controller.kube.errors import Gone, Invalid, NotFound
-from controller.kube.leaderelection import LEASES
-from controller.kube.resources import PODS, Resource
+from controller.kube.resources import LEASES, PODS, Resource
 from controller.kube.watch import events
 from tests.contract.server import Server, contract, lease, pod
 

@@ -3,7 +3,7 @@
 import pytest
 
 from controller.kube.errors import Conflict, Invalid
-from controller.kube.leaderelection import LEASES
+from controller.kube.resources import LEASES
 from tests.contract.server import Obj, Server, budget, contract, lease, pod, policy, running
 
 

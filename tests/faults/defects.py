@@ -5,15 +5,20 @@ from collections.abc import Mapping, Sequence
 from tests.sim.mutations import MUTANTS, Edit
 
 _ELECTOR = "kube.leaderelection:LeaderElector."
+_HELD_BY_ANOTHER = 'if self.leader not in ("", self._config.identity)'
 
 HERE: Mapping[str, Sequence[Edit]] = {
     "it never learns that another one leads": (
         ("kube.writegate:WriteGate.check", "not self._leadership.is_leader", "False"),
+        (_ELECTOR + "_attempt", "if self.is_leader:", "if self.is_leader and self.leader == self._config.identity:"),
         (
             _ELECTOR + "_attempt",
-            'self._renewed_at = float("-inf")\n            return False',
-            "self._renewed_at = self._clock()\n            return True",
+            'if self._clock() < self._rival_until:\n            self._renewed_at = float("-inf")\n            return False',
+            _HELD_BY_ANOTHER + ":\n            self._renewed_at = self._clock()\n            return True",
         ),
+    ),
+    "a standby looks twice a minute": (
+        (_ELECTOR + "_wait", "return max(SHORTEST_WAIT, min(wait, left)) if left > 0 else wait", "return 30.0"),
     ),
     "it takes a Lease that is held": ((_ELECTOR + "_attempt", "self._clock() < self._rival_until", "False"),),
     "it keeps the Lease when it ends": ((_ELECTOR + "run", "if answered and not lost:", "if False:"),),
@@ -31,4 +36,4 @@ def edits(name: str) -> Sequence[Edit]:
     Raises:
         KeyError: there is none of this name.
     """
-    return HERE[name] if name in HERE else MUTANTS[name][1:]
+    return HERE[name] if name in HERE else MUTANTS[name][2:]

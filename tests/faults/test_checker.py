@@ -1,5 +1,6 @@
 """The checker is worth what it notices: controllers with a defect, run as real processes, are caught on the real cluster."""
 
+import asyncio
 import re
 import signal
 from collections.abc import Awaitable, Callable
@@ -9,8 +10,10 @@ import pytest
 from tests.cluster import test_sources as sources
 from tests.cluster.judge import LEASE
 from tests.cluster.process import Process
+from tests.cluster.story import uid_of
 from tests.cluster.world import DONE, POLICIES, REQUIRED, World, world
-from tools.controlplane.api import Api
+from tools.controlplane.api import PATIENCE, Api
+from tools.controlplane.audit import AuditLog
 from tools.controlplane.cluster import ControlPlane
 from tools.controlplane.resources import LEASES, NODES, Object
 
@@ -108,7 +111,7 @@ RESTING: dict[str, tuple[str, Callable[[World, Process], Awaitable[None]]]] = {
 async def test_a_rest_that_is_no_end_is_noticed(api: Api, control_plane: ControlPlane, crds: None, name: str):
     audited(control_plane)
     said, comes_to_rest = RESTING[name]
-    async with world(api, control_plane) as made:
+    async with world(api, control_plane, expected=said.split()[:1]) as made:
         await rolled(made, validated=comes_to_rest is not_validated)
         async with made.controller(mutant=name) as controller:
             await made.state(DONE)
@@ -119,7 +122,7 @@ async def test_a_rest_that_is_no_end_is_noticed(api: Api, control_plane: Control
 
 
 async def two_that_act(api: Api, control_plane: ControlPlane) -> None:
-    """The thief of the Lease stands still from then on: who writes is the former leader."""
+    """The thief of the Lease stands still from then on: who writes is the former leader, which leaves the Lease to it."""
     async with world(api, control_plane) as made:
         await rolled(made)
         async with made.controller(ELECTED, mutant="it never learns that another one leads"):
@@ -143,6 +146,28 @@ async def lease_kept(api: Api, control_plane: ControlPlane) -> None:
         async with made.controller(ELECTED, mutant="it takes a Lease that is held"):
             await made.roll("2")
             await made.done("2")
+
+
+async def slow_succession(api: Api, control_plane: ControlPlane) -> None:
+    """The standby has looked once, and looks again half a minute later; three seconds are allowed."""
+    async with world(api, control_plane) as made:
+        await rolled(made)
+        async with made.controller(ELECTED) as leader:
+            await made.state(DONE)
+            async with made.controller(ELECTED, mutant="a standby looks twice a minute") as standby:
+                await looked(control_plane, standby)
+                assert await leader.stop() == 0
+                await made.api.wait_for_object(
+                    LEASES, LEASE, lambda lease: lease["spec"].get("holderIdentity") == standby.identity, made.namespace
+                )
+
+
+async def looked(control_plane: ControlPlane, standby: Process) -> None:
+    """Waits until a standby has looked at the Lease."""
+    log, uid = AuditLog(control_plane.audit_log), standby.identity.rpartition("_")[2]
+    async with asyncio.timeout(PATIENCE):
+        while not any(uid_of(r) == uid and r.verb == "get" and r.resource == "leases" for r in log.read()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def two_policies(api: Api, control_plane: ControlPlane) -> None:
@@ -200,11 +225,19 @@ async def another_operator(api: Api, control_plane: ControlPlane) -> None:
     [
         (two_that_act, r"S10 .*and the Lease is held by"),
         (lease_kept, r"L6 .*did not give the Lease back"),
+        (slow_succession, r"L6 .*gave the Lease back"),
         (two_policies, r"S8 .*granted by DriverUpgradePolicy/zz-younger"),
         (paused, "S8 .*granted although the policy is paused"),
         (another_operator, MUTANTS["a foreign label is written"]),
     ],
-    ids=["two that act", "the Lease is kept", "of two policies the wrong one", "paused", "under another operator's policy"],
+    ids=[
+        "two that act",
+        "the Lease is kept",
+        "a slow succession",
+        "of two policies the wrong one",
+        "paused",
+        "under another operator's policy",
+    ],
 )
 async def test_what_takes_several_to_tell_is_caught(
     api: Api, control_plane: ControlPlane, crds: None, told: Callable[[Api, ControlPlane], Awaitable[None]], said: str

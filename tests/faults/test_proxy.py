@@ -11,7 +11,7 @@ import pytest_asyncio
 from controller.kube import config
 from controller.kube.client import Client
 from controller.kube.errors import Conflict, Gone, NetworkError, ServerError, TooManyRequests
-from controller.kube.leaderelection import LEASES
+from controller.kube.resources import LEASES
 from controller.kube.transport import AiohttpTransport
 from controller.kube.watch import events
 from tests.contract.server import lease

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tools.account import Replica, installed
 from tools.controlplane.api import Api
 from tools.controlplane.cluster import ControlPlane
 from tools.controlplane.terminal import Reporter
@@ -29,3 +30,10 @@ async def control_plane() -> AsyncIterator[ControlPlane]:
         for path in sorted(CRDS.glob("*.nvidia.com.yaml")):
             await api.apply(path.read_text())
         yield cp
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ours(control_plane: ControlPlane) -> Replica:
+    """A pod of the controller's, with the account and the permissions of the manifests."""
+    async with Api(control_plane.access) as api:
+        return await installed(api, control_plane.access, "default", control_plane.directory)

@@ -57,10 +57,10 @@ def _many(first: int, upgrades: int, worlds: int, faults: str, *, mutants: bool)
 
 
 def _mutants() -> tuple[int, int]:
-    """Return how many mutants there are and how many were killed, and name those that lived."""
+    """Return how many mutants there are and how many the right rule killed, and name those that lived."""
     lived = [name for name in MUTANTS if not hunt(name).killed]
     for name in lived:
-        _warn(f"mutant lived: {name}")
+        _warn(f"mutant lived, which {MUTANTS[name][1]} was to kill: {name}")
     return len(MUTANTS), len(MUTANTS) - len(lived)
 
 

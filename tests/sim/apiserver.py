@@ -22,6 +22,9 @@ from tests.sim.selectors import Scope
 from tests.sim.store import Store, Version
 from tests.sim.validation import complaint, trimmed
 
+ORPHAN = "orphan"
+"""The finalizer of what is deleted and leaves behind what it owns."""
+
 
 class Call:
     """One request on its way."""
@@ -256,6 +259,9 @@ class ApiServer:
         old = self.existing(where)
         options = call.body or {}
         check_uid(where, old, options)
+        if options.get("propagationPolicy") == "Orphan":
+            finalizers = [*old["metadata"].get("finalizers", ()), ORPHAN]
+            old = {**old, "metadata": {**old["metadata"], "finalizers": finalizers}}
         last = self.remove(call, where.kind, old, options.get("gracePeriodSeconds"))
         if where.kind in {"pods", "nodes"} or self.store.get(where.kind, where.key) is not None:
             return self._answer(last)
@@ -369,7 +375,9 @@ class ApiServer:
 
     def _audit(self, call: Call, kind: str, key: str, sub: str, old: Obj | None, new: Obj | None, code: int) -> None:
         now, clock = self.loop.time(), self.now()
-        entry = Event(now, call.sent, call.actor, call.verb, kind, key, sub, old, new, call.body, code, clock=clock)
+        entry = Event(
+            now, call.sent, call.actor, call.verb, kind, key, sub, old, new, call.body, code, "", clock, self.clock.set_by
+        )
         for audit in self.audits:
             audit(entry)
 

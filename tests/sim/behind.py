@@ -4,12 +4,17 @@ A checker that judges a write by what its writer could know asks this; nobody el
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from tests.sim.watches import Watch
 
 FORGOTTEN = 200.0
 """Seconds after which a watch that was not begun again is not wanted any more: more than any client backs off."""
+SAMPLES = 4096
+"""How many moments are remembered of a client's view: more than any few seconds have events."""
+HANGING = 1.0
+"""Seconds that a view is behind only where a watch is held up."""
 FOLLOWED = frozenset({"nodes", "daemonsets", "controllerrevisions", "driverupgradepolicies", "poddisruptionbudgets"})
 """What every controller watches as long as it lives: while it never has, it has seen nothing."""
 
@@ -31,6 +36,8 @@ class Behind:
         # By actor and kind: the first watch, which tells when the kind was first known.
         self._first: dict[str, dict[str, Watch]] = {}
         self._decided: dict[tuple[str, float], float] = {}
+        # By actor: moments, and how old its view was then.
+        self._sampled: dict[str, deque[tuple[float, float]]] = {}
 
     def opened(self, actor: str, selection: str, watch: Watch) -> None:
         """A watch takes over from the last one of its selection."""
@@ -78,6 +85,21 @@ class Behind:
                 del views[selection]
         told = [v.told if isinstance(v, Ended) else v.complete() or v.before or -math.inf for v in views.values()]
         return now - min(told)
+
+    def sample(self, actor: str, now: float) -> None:
+        """Note how old a client's view is at this moment; to be called whenever anything happens."""
+        self._sampled.setdefault(actor, deque(maxlen=SAMPLES)).append((now, self.lagging(actor, now)))
+
+    def lagged(self, actor: str, now: float, seconds: float) -> float:
+        """How old a client's view was at the worst within the last seconds: what it does now was decided in that time.
+
+        A view that was behind when something last happened before may have caught up at any time since.
+        """
+        begin, samples = now - seconds, self._sampled.get(actor) or deque()
+        while len(samples) > 1 and samples[1][0] <= begin:
+            samples.popleft()
+        aged = (lag + max(0.0, begin - at) if lag > HANGING else lag for at, lag in samples)
+        return max(aged, default=self.lagging(actor, now))
 
     def seeing_since(self, actor: str) -> float:
         """When a client first knew everything that it must before it acts; without end while it does not."""

@@ -12,6 +12,8 @@ class ServerTime:
         self._rate = 1.0
         self.set_back = 0.0
         """By how much it was set back in all: deadlines are later by as much."""
+        self.set_by = 0.0
+        """By how much it was set in all, forward and back."""
 
     def now(self) -> float:
         return self._shown + (self._passed() - self._since) * self._rate
@@ -22,6 +24,7 @@ class ServerTime:
     def step(self, seconds: float) -> None:
         """Jump."""
         self.set_back += max(0.0, -seconds)
+        self.set_by += seconds
         self._rebase(self.now() + seconds)
 
     def drift(self, rate: float) -> None:
@@ -34,4 +37,5 @@ class ServerTime:
         self.drift(1.0)
         ahead = self.now() - self._passed()
         if ahead < 0:
+            self.set_by -= ahead
             self._rebase(self._passed())

@@ -7,12 +7,15 @@ import orjson
 
 from tests.sim.apiserver import ApiServer
 from tests.sim.objects import Obj, assoc, controller_of, key_of, labels, node_of, pod_status, ready_node, terminal
+from tests.sim.ownership import Ownership, reference
 
 ACTOR = "daemonset-controller"
 HISTORY_LIMIT = 10
 COLLECTED = 3.0
 """Seconds within which the garbage collector has taken what a deleted DaemonSet leaves."""
 HASH = "controller-revision-hash"
+PART = "part"
+"""Label by which a DaemonSet selects its pods beside ``app``, by which policies do: a pod that loses it is nobody's."""
 
 
 def template_hash(template: Obj) -> str:
@@ -29,6 +32,7 @@ class DaemonSets:
         self._slow = slow
         # Collecting has dice of its own: other stories do not change by it.
         self._collecting = random.Random(rng.getstate()[1][0])
+        self._ownership = Ownership(server, random.Random(rng.getstate()[1][1]))
         self.targets: dict[str, str] = {}
         """The node that each unbound daemon pod is made for (the real one writes it into the pod's affinity)."""
         self._here: dict[tuple[str, str], set[str]] = {}
@@ -62,6 +66,9 @@ class DaemonSets:
                 self._later(self._sync_node, key_of(daemonset), name)
 
     def _pod(self, old: Obj | None, new: Obj | None) -> None:
+        if old is not None and new is not None and controller_of(old) != controller_of(new):
+            self._pod(old, None)  # another's, or nobody's, from now on
+            old = None
         pod = new or old
         if pod is None or (new is not None and old is not None and node_of(old) == node_of(new) and not terminal(new)):
             return
@@ -89,8 +96,9 @@ class DaemonSets:
 
     def _sync(self, key: str) -> None:
         daemonset = self._server.get("daemonsets", key)
-        if daemonset is None:
+        if daemonset is None or "deletionTimestamp" in daemonset["metadata"]:
             return
+        self._ownership.adopt(daemonset)
         self._ensure_revision(daemonset)
         generation = daemonset["metadata"]["generation"]
         self._later(self._observed, key, daemonset["metadata"]["uid"], generation)
@@ -104,7 +112,7 @@ class DaemonSets:
 
     def _revisions(self, uid: str) -> list[Obj]:
         found = self._server.store.objects("controllerrevisions")
-        return [r for r in found if r["metadata"]["ownerReferences"][0]["uid"] == uid]
+        return [r for r in found if (owner := controller_of(r)) is not None and owner["uid"] == uid]
 
     def _ensure_revision(self, daemonset: Obj) -> None:
         """A template that was there before is made the newest again; a new one gets a revision of its own.
@@ -133,7 +141,7 @@ class DaemonSets:
                     "name": f"{meta['name']}-{digest}",
                     "namespace": meta["namespace"],
                     "labels": {**daemonset["spec"]["template"]["metadata"]["labels"], HASH: digest},
-                    "ownerReferences": [_owner(daemonset)],
+                    "ownerReferences": [reference(daemonset)],
                 },
                 "revision": top + 1,
                 "data": {"spec": {"template": daemonset["spec"]["template"]}},
@@ -149,9 +157,10 @@ class DaemonSets:
 
     def _sync_node(self, key: str, name: str) -> None:
         daemonset, node = self._server.get("daemonsets", key), self._server.get("nodes", name)
-        if daemonset is None:
+        if daemonset is None or "deletionTimestamp" in daemonset["metadata"]:
             return
         uid = daemonset["metadata"]["uid"]
+        self._ownership.adopt(daemonset)
         here = [k for k in sorted(self._here.get((uid, name), ())) if self._server.get("pods", k)]
         if node is None or not wants(daemonset, node):
             for pod in here:
@@ -193,7 +202,7 @@ class DaemonSets:
                     HASH: digest,
                     "pod-template-generation": str(meta["generation"]),
                 },
-                "ownerReferences": [_owner(daemonset)],
+                "ownerReferences": [reference(daemonset)],
             },
             "spec": {**template["spec"], "terminationGracePeriodSeconds": 30},
             "status": pod_status("Pending"),
@@ -227,11 +236,6 @@ def wants(daemonset: Obj, node: Obj) -> bool:
     return all(labels(node).get(key) == value for key, value in selector.items())
 
 
-def _owner(daemonset: Obj) -> Obj:
-    meta = daemonset["metadata"]
-    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": meta["name"], "uid": meta["uid"], "controller": True}
-
-
 def daemonset(name: str, namespace: str, app: str, version: str, selector: Obj, *, safe_load: bool = False) -> Obj:
     """A driver's, or a validator's, DaemonSet."""
     spec: Obj = {
@@ -245,9 +249,9 @@ def daemonset(name: str, namespace: str, app: str, version: str, selector: Obj, 
         "apiVersion": "apps/v1",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "selector": {"matchLabels": {"app": app}},
+            "selector": {"matchLabels": {"app": app, PART: app}},
             "updateStrategy": {"type": "OnDelete"},
-            "template": {"metadata": {"labels": {"app": app}}, "spec": spec},
+            "template": {"metadata": {"labels": {"app": app, PART: app}}, "spec": spec},
         },
         "status": {"observedGeneration": 0},
     }

@@ -78,7 +78,7 @@ def live(enough: Callable[[int], bool], seconds: float, told: Callable[[Week], N
     return simulate_with(plan(), play), lived
 
 
-def complaints(weeks: int = WARM_UP + 3, seconds: float = 0.0, edge: int = 1) -> list[str]:
+def complaints(weeks: int = WARM_UP + 2 * EDGE, seconds: float = 0.0, edge: int = EDGE) -> list[str]:
     """Live through weeks and say all that is wrong with them."""
     outcome, lived = live(lambda count: count >= weeks, seconds, lambda _: None)
     if outcome.violations:
@@ -87,18 +87,23 @@ def complaints(weeks: int = WARM_UP + 3, seconds: float = 0.0, edge: int = 1) ->
     return [*growth(lived, edge), *noisy]
 
 
-def at_rest(replicas: int = 1) -> list[str]:
+def at_rest(replicas: int = 1, *, bookmarks: bool = True) -> list[str]:
     """Say what is wrong with an hour in which nothing happens but heartbeats, with an elected leader and standbys."""
     counts: list[dict[str, int]] = []
 
     def count(cluster: Cluster) -> None:
         counts.append(dict(cluster.world.server.requests))
 
+    def still(cluster: Cluster) -> None:
+        cluster.world.watches.bookmarks = bookmarks
+
     def beat(cluster: Cluster) -> None:
         cluster.world.kubelets.beat()
 
     beats = [(600.0 + second, beat) for second in range(0, int(HOUR), int(BEAT))]
-    election = Election(scene("drain"), replicas=replicas, script=[(600.0, count), *beats, (600.0 + HOUR, count)])
+    election = Election(
+        scene("drain"), replicas=replicas, script=[(0.0, still), (600.0, count), *beats, (600.0 + HOUR, count)]
+    )
     cluster = elect(election)
     before, after = counts
     asked = {what: number - before.get(what, 0) for what, number in after.items() if number != before.get(what, 0)}

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import controller
-from controller.kube import recorder, store
+from controller.kube import ratelimiters, recorder, store
 from controller.operate.metrics import Metrics
-from controller.upgrade import keys
+from controller.upgrade import keys, record
 from tests.checker import names, sight
 from tests.sim import routes, selectors
 from tests.sim import store as history
@@ -27,13 +27,14 @@ OURS = str(Path(controller.__file__).parent)
 BOUNDED = (
     (store, "TOMBSTONES", 16),
     (recorder, "MAX_CACHED", 16),
+    (ratelimiters, "MAX_REMEMBERED", 16),
     (history, "HISTORY", 100),
     (sight, "MANY", 64),
 )
 """Bounds of what fills up with what is gone until there is that much, and lower ones; also the simulator's own."""
 FILLING = frozenset({"_tombstones", "_full_at"})
-"""What is bounded like that is not counted: the store's and the recorder's tests see to it."""
-CACHES = (keys.keys_for, routes.route, names.parsed, selectors.parse)
+"""What is bounded like that is not counted: the store's and the rate limiters' tests see to it."""
+CACHES = (keys.keys_for, record._decoded, routes.route, names.parsed, selectors.parse)
 """Caches with a bound of their own, and the simulator's that keep texts of the controller's alive."""
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _OWN = "controller."

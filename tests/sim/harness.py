@@ -77,7 +77,7 @@ class Run:
         self.world = world
         self.loop = world.loop
         self.checker = Checker(world.plan.subjects(), window=self._window, disorder=0.0)
-        world.server.audits.append(self.checker.take)
+        world.server.audits += [self._sample, self.checker.take]
         self.trace = Trace(world.server)
         self.faults = Faults(world, self.trace)
         self.replicas = 0
@@ -86,6 +86,10 @@ class Run:
         world.restart = self.crashed
         self._old: list[Replica] = []
 
+    def _sample(self, entry: Event) -> None:
+        if self.replica is not None:
+            self.world.network.views.sample(self.replica.transport.actor, entry.at)
+
     def _window(self, entry: Event) -> float:
         """How old the view was that a write was decided on: as old as our watches were behind, and what a decision takes."""
         if entry.ours:
@@ -93,8 +97,8 @@ class Run:
         elif self.replica is None:
             behind = math.inf
         else:
-            actor, views = self.replica.transport.actor, self.world.network.views
-            behind = views.lagging(actor, entry.at)
+            actor, views, slow = self.replica.transport.actor, self.world.network.views, self.world.network.slow
+            behind = views.lagged(actor, entry.at, SLACK + slow) + slow  # what was decided travels for a while
             if entry.at - views.seeing_since(actor) < SLACK + behind:
                 behind = math.inf  # what had been there before it could see has not been acted on yet
         return SLACK + min(behind, FORGOTTEN)

@@ -6,7 +6,7 @@ is shared between a process and the world but :class:`Bridge`, which carries req
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -126,6 +126,8 @@ class Bridge:
         self._process = process
         self._world = world
         self._transport = transport
+        self.holds: Callable[[Callable[[], None]], bool] = lambda _: False
+        """Whether the process stands still right before it sends a write, past all that it asks; it is given what sends."""
 
     async def request(
         self,
@@ -138,9 +140,14 @@ class Bridge:
         timeout: float,  # noqa: ASYNC109
     ) -> Response:
         answer: asyncio.Future[Response] = self._process.create_future()
-        sent = self._transport.request(method, path, params=params, headers=headers, body=body, timeout=timeout)
-        task = self._world.create_task(sent)
-        task.add_done_callback(lambda done: self._process.post(_deliver, answer, _outcome(done)))
+
+        def send() -> None:
+            sent = self._transport.request(method, path, params=params, headers=headers, body=body, timeout=timeout)
+            task = self._world.create_task(sent)
+            task.add_done_callback(lambda done: self._process.post(_deliver, answer, _outcome(done)))
+
+        if method == "GET" or not self.holds(send):
+            send()
         return await answer
 
     @asynccontextmanager

@@ -2,11 +2,13 @@
 
 Whoever ends is started again, as a kubelet and a Deployment do it: a container that exits in the same pod, a pod that was
 killed or asked to stop as a new one. What is judged: the checker's invariants with S10 (who writes holds the Lease, and
-has renewed it in time) and the time until somebody leads again.
+has renewed it in time) and the time until somebody leads again. The faults of a plan befall whichever replica sends, its
+requests for the Lease too; how soon somebody leads again (L6) is then not judged.
 """
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,8 +24,10 @@ from controller.operate.options import Options
 from tests.checker import Checker, Event
 from tests.sim import loop as virtual
 from tests.sim.apiserver import ApiServer, Call
+from tests.sim.behind import FORGOTTEN
+from tests.sim.faults import Faults
 from tests.sim.fence import FencedServer, pod_of
-from tests.sim.harness import SLACK, WORKERS, _seeded
+from tests.sim.harness import LIMIT, SLACK, WORKERS, _seeded
 from tests.sim.leaderloop import Bridge, ProcessLoop
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import FINE, SimTransport, Verdict
@@ -55,6 +59,8 @@ class Election:
     """Drift of a replica's clock, by its number."""
     stop_at: int = 0
     """The write of ours, counted from the rollout on, at which its sender is asked to stop."""
+    kill_at: tuple[int, str] = (0, "")
+    """Such a write, and the moment of it at which its sender is killed."""
     verdicts: dict[tuple[str, str], list[Verdict]] = field(default_factory=dict)
     """By verb and resource: what becomes of the first such requests, whoever sends them."""
 
@@ -69,13 +75,15 @@ class Replica:
         world, rng = cluster.world, cluster.rng
         self.loop = ProcessLoop(world.loop, rng.uniform(0, 1e5), cluster.election.rates.get(number, 1.0))
         fenced = cast(ApiServer, cluster.fence)
-        self._sim = SimTransport(fenced, world.watches, world.network, self.name, self._judge, lambda: None)
+        self._sim = SimTransport(fenced, world.watches, world.network, self.name, self._judge, self._died)
         self._bridge = Bridge(self.loop, world.loop, self._sim)
         self._skew = rng.choice([-3600.0, 0.0, 3600.0])
         self.lease_fault = ""
         self.partitioned = False
         self.late = 0.0
         """Seconds by which its writes arrive late."""
+        self.mute: Verdict | None = None
+        """What becomes of its next write, at which it is asked to stop."""
         self.stopped_at: float | None = None
         self.born = world.loop.time()
         self.ended = False
@@ -98,7 +106,7 @@ class Replica:
 
     async def _run(self) -> None:
         world = self._cluster.world
-        clock = ServerClock(self.loop.time, lambda: world.server.now() + self._skew)
+        clock = ServerClock(self.loop.time, lambda: world.server.now() + self._skew + world.wall_skew)
         client = Client(self._bridge, limiter=TokenBucket(500, 1000), clock=clock)
         lease_clock = ServerClock(self.loop.time, lambda: world.server.now() + self._skew)
         config = LeaderElectionConfig(DRIVERS, LEASE, self.identity)
@@ -122,8 +130,9 @@ class Replica:
             self._cluster.faults += 1
             return due.pop(0)
         if kind != "leases":
-            self._cluster.sent(self, call)
-            return Verdict(delay=self.late) if self.late and call.method != "GET" else FINE
+            if (moment := self._cluster.sent(self, call)) is not None:
+                return moment
+            return Verdict(delay=self.late) if self.late and call.method != "GET" else self._trouble(call)
         match self.lease_fault:
             case "reset":
                 return Verdict(lost=True)
@@ -133,7 +142,27 @@ class Replica:
                 return Verdict(delay=60.0)
             case "never":
                 return Verdict(delay=FOREVER)
-        return FINE
+        return self._trouble(call)
+
+    def _trouble(self, call: Call) -> Verdict:
+        troubles = self._cluster.troubles
+        return troubles.judge(call) if troubles.active else FINE
+
+    def freeze_before_sending(self) -> None:
+        """Its next write is let through by all that the process asks itself, and leaves it when another one leads."""
+
+        def hold(send: Callable[[], None]) -> bool:
+            self._bridge.holds = lambda _: False
+            self.loop.freeze(on=True)
+            self._cluster.when_followed.append(lambda: self._go_on(send))
+            return True
+
+        self._bridge.holds = hold
+
+    def _go_on(self, send: Callable[[], None]) -> None:
+        if not self.ended:
+            send()
+            self.loop.freeze(on=False)
 
     def partition(self, *, on: bool) -> None:
         """Nothing comes through in either direction, and nobody is told."""
@@ -149,7 +178,7 @@ class Replica:
         if self.stopped_at is None and self._main is not None:
             self.stopped_at = self._cluster.world.loop.time()
             self._cluster.trace.say(f"{self.name} is asked to stop")
-            if not (self.lease_fault or self.partitioned or self._cluster.election.verdicts):
+            if not (self.lease_fault or self.partitioned or self.mute or self._cluster.disturbed):
                 self._cluster.checker.leaders.asked(self.identity)
             self.loop.post(self._main.cancel)
 
@@ -159,9 +188,16 @@ class Replica:
             self.ended = True
             self.loop.end()
 
+    def _died(self) -> None:
+        """A verdict has killed it, in the middle of what the world does."""
+        self._cluster.world.loop.call_soon(self.kill)
+
     def kill(self) -> None:
         """SIGKILL."""
+        if self.ended:
+            return
         self._cluster.trace.say(f"{self.name} is killed")
+        self._cluster.kills.append((self._cluster.world.loop.time(), self.name))
         self._cluster.checker.leaders.killed(self.identity)
         self._sim.kill()
         self.end()
@@ -179,6 +215,8 @@ class Cluster:
         self.checker.leaders.standby = self._standby
         self.fence = FencedServer(world.server, KEY, on=election.fence, lag=election.fence_lag)
         self.trace = Trace(world.server)
+        self.troubles = Faults(world, self.trace)
+        world.restart = self._restart
         world.server.audits.append(self._audit)
         self.replicas: dict[str, Replica] = {}
         self.count = 0
@@ -188,24 +226,53 @@ class Cluster:
         """Who ended since it had lost leadership."""
         self.stops: list[tuple[float, float]] = []
         """When each stop that was asked for began, and was over."""
+        self.kills: list[tuple[float, str]] = []
+        """When which replica was killed."""
+        self.when_followed: list[Callable[[], None]] = []
+        """What happens as soon as another one takes the Lease."""
         self.released: dict[str, float] = {}
         self.ours: list[Event] = []
         self.faults = 0
         self._counting = False
         self._sent = 0
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether requests may fail that nobody in particular is to blame for."""
+        return self.troubles.any or bool(self.election.verdicts)
+
+    def _restart(self) -> None:
+        """Kill who leads, or whoever is there."""
+        there = [replica for replica in self.replicas.values() if not replica.ended]
+        for replica in sorted(there, key=lambda one: not one.leads)[:1]:
+            self.world.loop.call_soon(replica.kill)
+
     def _window(self, entry: Event) -> float:
-        return SLACK + self.world.network.views.decided(entry.actor, entry.sent)
+        known = entry.ours or not self.troubles.any
+        behind = self.world.network.views.decided(entry.actor, entry.sent) if known else self._blind(entry.at)
+        return SLACK + min(behind, FORGOTTEN)
+
+    def _blind(self, at: float) -> float:
+        """How old the view is of who leads; without end while nobody does, or it has only begun."""
+        leader = next((r.name for r in self.replicas.values() if r.leads), "")
+        views = self.world.network.views
+        slow = self.world.network.slow
+        behind = views.lagged(leader, at, SLACK + slow) + slow if leader else math.inf
+        since = max(views.seeing_since(leader), self.acquired[-1][0]) if leader and self.acquired else math.inf
+        return behind if at - since >= SLACK + behind else math.inf
 
     def _standby(self, begin: float, _end: float) -> float | None:
         """Whether somebody stood by who never led: faults befall leaders alone. Clocks that drift wait longer."""
         ready = [r for r in self.replicas.values() if not r.ended and r.born + SYNCED < begin]
         fresh = [r for r in ready if r.name not in {who for _, who in self.acquired[:-1]}]
-        return 0.0 if fresh and not self.election.rates else None
+        return 0.0 if fresh and not self.election.rates and not self.troubles.any else None
 
     def _audit(self, entry: Event) -> None:
         # Events tell of what was done and do nothing: they are not fenced, and S10 is not about them.
         entry = entry._replace(pod="" if entry.kind == "events" else pod_of(entry.actor))
+        for replica in self.replicas.values():
+            if self.troubles.any and not replica.ended:
+                self.world.network.views.sample(replica.name, entry.at)
         if entry.kind == "leases":
             self._lease_written(entry)
             if not entry.ours:
@@ -225,14 +292,27 @@ class Cluster:
             self.released[entry.actor] = entry.at
         elif now != before and (not self.acquired or self.acquired[-1][1] != entry.actor):
             self.acquired.append((entry.at, entry.actor))
+            for act in self.when_followed if len(self.acquired) > 1 else ():
+                self.world.loop.call_soon(act)
+            if len(self.acquired) > 1:
+                self.when_followed.clear()
 
-    def sent(self, replica: Replica, call: Call) -> None:
-        """A request that is not the Lease's leaves a replica."""
+    def sent(self, replica: Replica, call: Call) -> Verdict | None:
+        """A request that is not the Lease's leaves a replica; returns what is planned for this very one."""
+        if replica.mute is not None and call.method != "GET" and call.route is not None and call.route.kind == "nodes":
+            replica.stop()
+            self.faults += 1
+            verdict, replica.mute = replica.mute, None
+            return verdict
         if self._counting and call.method != "GET" and call.route is not None and call.route.kind in {"nodes", "pods"}:
             self._sent += 1
             if self._sent == self.election.stop_at:
                 self.faults += 1
                 replica.stop()
+            if self._sent == self.election.kill_at[0]:
+                self.faults += 1
+                return Verdict(crash=self.election.kill_at[1])
+        return None
 
     def start(self) -> None:
         """Start a replica in a new pod."""
@@ -287,18 +367,31 @@ class Cluster:
         for _ in range(self.election.replicas):
             self.start()
         await self._rest()
+        for number in range(self.election.plan.rounds):
+            await self._round(self.election.script if number == 0 else [])
+        await asyncio.sleep(self.world.clock.set_back)
+        self.checker.rest(self.world.loop.time())
+
+    async def _round(self, script: list[tuple[float, Callable[["Cluster"], None]]]) -> None:
+        loop, checker = self.world.loop, self.checker
         self.world.roll()
         self._counting = True
-        for after, act in self.election.script:
-            self.world.loop.call_later(after, act, self)
-        await asyncio.sleep(max((after for after, _ in self.election.script), default=0.0) + 1.0)
-        self.checker.disturb(self.world.loop.time())
+        for after, act in script:
+            loop.call_later(after, act, self)
+        seconds = max((after for after, _ in script), default=0.0) + 1.0
+        if self.troubles.any:
+            self.troubles.begin()
+            seconds = max(seconds, self.election.plan.fault_seconds)
+        await asyncio.sleep(seconds)
+        hangs = self.troubles.end() if self.troubles.any else 0.0
+        checker.disturb(max(loop.time(), hangs))
+        checker.set_back = self.world.clock.set_back
+        await asyncio.sleep(max(0.0, hangs - loop.time()))
         await self._rest()
-        self.checker.rest(self.world.loop.time())
 
     async def _rest(self) -> None:
         loop, checker = self.world.loop, self.checker
-        deadline = loop.time() + 3600
+        deadline = loop.time() + LIMIT
         while loop.time() < deadline:
             await asyncio.sleep(5.0)
             since = loop.time() - max(checker.last_write, checker.disturbed)

@@ -174,13 +174,19 @@ class Life:
         return judge
 
     async def _disputed(self, name: str) -> None:
-        """A node arrives that others write again and again, and that we see late: our first writes are conflicts."""
-        world = self._world
+        """A node arrives that nobody may write at first, and that others then write again and again while we see it late.
+
+        Our first writes are refused, and the next ones are conflicts.
+        """
+        world, faults = self._world, self._run.faults
         world.network.lags["nodes"] = 2.0
+        faults.refuses = lambda call: call.method == "PATCH" and call.route is not None and call.route.name == name
         world.add_node(name)
-        for number in range(40):
+        for number in range(60):
             await asyncio.sleep(0.25)
             world.annotate_node(name, "example.com/seen", str(number), "someone")
+            if number == 40:
+                faults.refuses = None
         del world.network.lags["nodes"]
 
     async def _version(self, *, broken: str = "", vanishing: str = "") -> None:

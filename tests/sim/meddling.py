@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.sim.objects import Obj, assoc, controller_of, key_of, labels, node_of
+from tests.sim.daemonsets import PART
+from tests.sim.objects import Obj, controller_of, key_of, labels, node_of
 from tests.sim.world import DAEMONSET, DRAIN_SKIP, KEEP, POLICY, RECORD, REQUESTED, SKIP, STATE
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Meddler:
             self._undo(5, 100, self._world.server.edit, "admin", "pods", key_of(pod), path, None)
 
     def _orphan_driver(self, node: str) -> None:
-        """The DaemonSet's pod is disowned: nobody's from now on, while the DaemonSet makes another."""
+        """The DaemonSet's pod loses a label: it is nobody's from now on, while the DaemonSet makes another."""
         for pod in self._world.driver_pods(node)[:1]:
-            self._world.server.apply("admin", "pods", assoc(pod, ("metadata", "ownerReferences"), None))
+            self._world.server.edit("admin", "pods", key_of(pod), ("metadata", "labels", PART), None)
             self._undo(5, 100, self._world.server.delete, "admin", "pods", key_of(pod))

@@ -8,6 +8,7 @@ the random world, that is meant to betray it; a leak in some weeks of a life.
 import contextlib
 import importlib
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -15,21 +16,30 @@ from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from tests.sim import endurance
-from tests.sim.harness import Outcome, simulate
+from tests.sim.harness import simulate
 from tests.sim.mutations import MUTANTS, Edit
 from tests.sim.scenes import scene
 from tests.sim.world import Plan, random_plan
 
 _SEEDS = 40
-LIVES: dict[str, Callable[[], list[str]]] = {"weeks": endurance.complaints, "rest": endurance.at_rest}
+LIVES: dict[str, Callable[[], list[str]]] = {
+    "weeks": endurance.complaints,
+    "rest": endurance.at_rest,
+}
 """What is judged by more than the checker."""
+_RULE = re.compile(r"[SL]\d+")
 
 
 class Verdict(NamedTuple):
-    """What became of a mutant: the first violation, and where it was seen; both empty where it lived."""
+    """What became of a mutant.
+
+    ``violation`` is the first by what is meant to kill it, and ``where`` the run; both are empty where it lived. ``others``
+    is what was seen of it meanwhile by rules that are not about it, which is no proof that the right one works.
+    """
 
     where: str
     violation: str
+    others: tuple[str, ...] = ()
 
     @property
     def killed(self) -> bool:
@@ -70,7 +80,7 @@ def _compiled(original: FunctionType, edits: list[tuple[str, str]]) -> CodeType:
 
 def mutated(name: str) -> contextlib.AbstractContextManager[None]:
     """Put a mutant's defects in for a while."""
-    return swapped(MUTANTS[name][1:])
+    return swapped(MUTANTS[name][2:])
 
 
 @contextlib.contextmanager
@@ -104,15 +114,30 @@ def plans(where: str) -> Iterator[tuple[str, Plan]]:
             yield f"{name} @{index}", plan
 
 
+def killing(killer: str, violations: list[str]) -> str:
+    """The first of the violations that a mutant is to die of, if there is one of each kind; else nothing."""
+    parts = killer.split() if _RULE.match(killer) else [killer]
+    wanted = [f" {part} " if _RULE.fullmatch(part) else part for part in parts]
+    found = [next((v for v in violations if text in v), "") for text in wanted]
+    return found[0] if all(found) else ""
+
+
 def hunt(name: str) -> Verdict:
-    """Run a mutant where it is to be seen, until it is."""
-    where = MUTANTS[name][0]
+    """Run a mutant where it is to be seen, until it dies of what is meant to kill it."""
+    where, killer, *_ = MUTANTS[name]
+    others: list[str] = []
     with mutated(name):
-        if where in LIVES:
-            found = LIVES[where]()
-            return Verdict(where, found[0]) if found else Verdict("", "")
-        for seen, plan in plans(where):
-            outcome: Outcome = simulate(plan)
-            if outcome.violations:
-                return Verdict(seen, outcome.violations[0])
-    return Verdict("", "")
+        for seen, violations in _runs(where):
+            if violation := killing(killer, violations):
+                return Verdict(seen, violation)
+            others += violations[:3]
+    return Verdict("", "", tuple(others))
+
+
+def _runs(where: str) -> Iterator[tuple[str, list[str]]]:
+    """Where it is to be seen, and what is wrong there."""
+    if where in LIVES:
+        yield where, LIVES[where]()
+        return
+    for seen, plan in plans(where):
+        yield seen, simulate(plan).violations

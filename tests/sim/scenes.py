@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from tests.sim.objects import Obj, key_of
+from tests.checker import Event
+from tests.sim.objects import Obj, key_of, labels
 from tests.sim.workloads import Workload, budget
 from tests.sim.world import DAEMONSET, DRAIN_SKIP, KEEP, REQUESTED, SKIP, STATE, Plan, World
 
@@ -32,6 +33,15 @@ def _replace_driver(world: World) -> None:
     world.server.delete("garbage-collector", "controllerrevisions", key_of(newest))
 
 
+def _silence_pods(world: World) -> None:
+    """As soon as a node's own pods are watched that watch falls silent, on a connection that stands for an hour."""
+    watches = [watch for watch in world.watches.of("pods") if watch.scope.node and not watch.gathering]
+    for watch in watches:
+        watch.silence(world.loop.time() + 3600.0, hangs=True)
+    if not watches:
+        world.loop.call_later(0.05, _silence_pods, world)
+
+
 def _recreate_busy(world: World) -> None:
     """A machine in progress is replaced by another of its name, and a backup restores the labels and annotations."""
     name = next(n for n, state in sorted(world.states().items()) if state not in {"upgrade-done", "upgrade-required"})
@@ -40,6 +50,23 @@ def _recreate_busy(world: World) -> None:
     world.server.delete("autoscaler", "nodes", name)
     meta = {"name": name, "labels": old["metadata"]["labels"], "annotations": old["metadata"]["annotations"]}
     world.server.apply("admin", "nodes", {**old, "metadata": meta, "spec": {}})
+
+
+def _restart_unseen(world: World) -> None:
+    """As soon as a node is validated the controller dies, and the driver restarts: what validates it is ready only later."""
+    done: list[str] = []
+
+    def look(entry: Event) -> None:
+        if done or entry.kind != "nodes" or entry.new is None or labels(entry.new).get(STATE) != "uncordon-required":
+            return
+        done.append(entry.key)
+        world.restart()
+        world.kubelets.behaviour.broken.add(("validator:v1", "*"))
+        world.kubelets.behaviour.ready = (0.5, 1.0)  # before the next controller starts
+        world.loop.call_soon(world.kubelets.crash_driver, entry.key)
+        world.loop.call_later(90.0, world.kubelets.behaviour.broken.clear)
+
+    world.server.audits.append(look)
 
 
 SCENES: dict[str, Callable[[], Plan]] = {
@@ -150,6 +177,12 @@ SCENES: dict[str, Callable[[], Plan]] = {
             (225.0, lambda w: w.set_ready("n00", ready=True)),
         ],
     ),
+    "a driver restarts after its validation, and nobody looks": lambda: _plan(
+        1,
+        _policy(drain=DRAIN, validation={"podSelector": "app=validator", "timeoutSeconds": 600}),
+        validators=True,
+        script=[(0.0, _restart_unseen)],
+    ),
     "a step that is off, set by hand": lambda: _plan(
         1,
         _policy(drain=DRAIN),
@@ -169,6 +202,9 @@ SCENES: dict[str, Callable[[], Plan]] = {
         script=[(0.0, World.break_watches)],
     ),
     "a DaemonSet replaced while its watch hangs": lambda: _plan(2, _policy(2), script=[(20.0, _replace_driver)]),
+    "a node's pods leave while its watch is silent": lambda: _plan(
+        1, _policy(drain={**DRAIN, "timeoutSeconds": 300}), Workload("w0", 3), script=[(0.0, _silence_pods)]
+    ),
     "two versions": lambda: _plan(2, _policy(drain=DRAIN), Workload("w0", 2), rounds=2),
 }
 

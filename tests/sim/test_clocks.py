@@ -15,7 +15,7 @@ from tests.sim.harness import Run, simulate_with
 from tests.sim.leaderworld import Election, elect
 from tests.sim.mutants import swapped
 from tests.sim.mutations import Edit
-from tests.sim.network import Verdict, error_answer
+from tests.sim.network import FINE, Verdict, error_answer
 from tests.sim.objects import Obj, labels
 from tests.sim.workloads import Workload, budget
 from tests.sim.world import STATE, Plan
@@ -47,6 +47,8 @@ def lasted(plan: Plan, state: str, set_clock: Callable[[Run], object] = lambda _
         began = run.loop.time()
         run.world.roll()
         run.faults.begin()
+        for after, act in plan.script:
+            run.loop.call_later(after, act, run.world)
         run.loop.call_later(60, set_clock, run)
         await asyncio.sleep(30)
         there = asyncio.Event()
@@ -89,6 +91,25 @@ def test_a_node_that_no_daemonset_wants_is_put_back_in_time(steps):
     assert 60 + 120 <= lasted(blocked(), "", unwanted) <= 60 + 120 + LATE
 
 
+ON_ITS_WAY = {"arrives late": Verdict(delay=10.0), "has no answer": Verdict(unanswered=True)}
+
+
+def on_its_way(fate: Verdict, steps: tuple[float, ...]) -> Plan:
+    """The record with which the drain begins is sent before, and seen after, others' answers tell that the clock was set."""
+    plan = blocked()
+    plan.verdicts, plan.lags = {("PATCH", "nodes"): [FINE, FINE, fate]}, {"nodes": 20.0}
+    told = [(6.0 + n, lambda w, n=n: w.edit_policy(maxParallelUpgrades=n)) for n in (2, 3, 4)]
+    plan.script = [*((5.0 + 30.0 * n, lambda w, s=s: w.clock.step(s)) for n, s in enumerate(steps)), *told]
+    return plan
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("fate", ON_ITS_WAY.values(), ids=ON_ITS_WAY)
+def test_a_record_on_its_way_is_as_old_as_those_that_stand(fate, steps):
+    """It was not in the cache when the step was learnt, and counted as written after it: jobs were not waited for."""
+    assert TIMEOUT <= lasted(on_its_way(fate, steps), "upgrade-failed") <= TIMEOUT + LATE
+
+
 def refused() -> Plan:
     """Both pods' evictions fail until after the clock was set; each is to be tried again when its back-off is over."""
     no = Verdict(answer=error_answer(503, "ServiceUnavailable", "no"))
@@ -109,10 +130,15 @@ MUTANTS: dict[str, tuple[Plan, str, Edit]] = {
         "upgrade-failed",
         ("operate.clocksteps:ClockSteps._stepped", "self._moved = moved", "pass"),
     ),
+    "records on their way are not moved with the clock": (
+        on_its_way(ON_ITS_WAY["arrives late"], (-HOUR,)),
+        "upgrade-failed",
+        ("operate.clocksteps:ClockSteps._standing", "self._sent.get(node.name, ())", "()"),
+    ),
     "evictions are not moved with the clock": (
         refused(),
         "upgrade-done",
-        ("operate.evictor:Evictor._clock_set", "attempt in self.attempts.items()", "attempt in ()"),
+        ("operate.evictees:Evictees.clock_set", "self._by_uid.values()", "()"),
     ),
     "steps are not told": (
         blocked(),

@@ -16,10 +16,13 @@ def test_nothing_grows():
     assert complaints(WEEKS, DAY, EDGE) == []
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_at_rest_nothing_is_listed_and_little_is_asked(replicas: int):
-    """The Lease is renewed by the real elector, and read by the one that stands by; kubelets report that nothing is new."""
-    assert at_rest(replicas) == []
+@pytest.mark.parametrize(("replicas", "bookmarks"), [(1, True), (2, True), (1, False)])
+def test_at_rest_nothing_is_listed_and_little_is_asked(replicas: int, *, bookmarks: bool):
+    """The Lease is renewed by the real elector, and read by the one that stands by; kubelets report that nothing is new.
+
+    Without bookmarks every silence is a false alarm: it costs a watch, and never a list.
+    """
+    assert at_rest(replicas, bookmarks=bookmarks) == []
 
 
 def _weeks(count: int, **grows: int) -> list[Week]:

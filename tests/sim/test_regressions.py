@@ -1,22 +1,33 @@
 """Every bug that the simulator has found, as the smallest thing that shows it again, with a line on what it was."""
 
 import asyncio
+from collections.abc import Callable
 
+import orjson
 import pytest
 
+from controller.kube.client import Client
 from controller.operate import nodepods
+from tests.checker import Event
+from tests.sim import loop as virtual
+from tests.sim.apiserver import ApiServer, Call
 from tests.sim.harness import Run, simulate, simulate_with
+from tests.sim.loop import VirtualLoop
 from tests.sim.matrix import DEVICE, claimed_devices
 from tests.sim.mutants import hunt
 from tests.sim.network import Verdict, error_answer
 from tests.sim.objects import assoc, key_of, labels, node_of
+from tests.sim.routes import route
 from tests.sim.scenes import RESTART, scene
+from tests.sim.watches import Watches
 from tests.sim.workloads import Workload
-from tests.sim.world import POLICY, Also, Plan, random_plan
+from tests.sim.world import POLICY, STATE, Also, Plan, World, random_plan
 
 SCENES = {
     "cordon lifted and set again": "the claim outlived its cordon: an administrator's later cordon was lifted at the end",
     "a DaemonSet replaced while its watch hangs": "the newest revision collected first: its current pods were deleted",
+    "a node's pods leave while its watch is silent": "noticed after up to 630 s: the drain's time passed, the node failed",
+    "a driver restarts after its validation, and nobody looks": "given back by the word of the validation before",
     "a step that is off, set by hand": "wait-for-jobs-required without a selector waited for ever for pods not to be judged",
 }
 SEEDS = {
@@ -29,6 +40,15 @@ SEEDS = {
     (97, "storm"): "simulator: the same, where a watch was cut before it had told of all budgets",
     (25, "storm"): "simulator: a node's pods listed, and their watch refused, counted as a view that does not grow old",
     (18, "storm"): "checker: a policy not understood was held to mean what a later one meant",
+    (53, ""): "simulator: a view that caught up this moment was held to have shown a lifted cordon all along",
+    (135, "storm"): "simulator: a node that changed while the state was sent was not in it, and was counted as gone",
+    (33, "storm"): "a record on its way while the server's clock was set was taken for younger: no job was waited for",
+    (1114, "storm"): "a driver replaced after its validation, while no controller ran: given back, and not validated again",
+    (
+        144,
+        "clock+slow",
+    ): "checker: what the server's clock said was looked at when evictions arrived, not when they were sent",
+    (63, "clock+slow"): "checker: a server's clock that runs slower had run faster before, and was misjudged by as much",
     (63, "clock"): "simulator: the judge was not told of the server's clock, five seconds of which are fewer of ours",
     (115, "fuzz"): "checker: a policy whose switch is a number is not understood, and demands nothing",
     (53, "meddle"): "the claim outlived its cordon in validation-required",
@@ -190,6 +210,26 @@ def test_a_workload_that_cannot_be_read_keeps_its_driver(alone, monkeypatch):
     assert outcome.upgrades == 3
 
 
+def test_what_changes_while_the_state_is_sent_is_in_the_state():
+    """Coalesced with its change it came after the end of the state: whoever took that over believed that it was gone."""
+
+    async def told() -> list[tuple[str, str]]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        server = ApiServer(loop)
+        watches = Watches(server)
+        server.apply("admin", "nodes", {"metadata": {"name": "n00"}, "spec": {}})
+        state = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+        watch = watches.start(Call("we", "GET", route("/api/v1/nodes"), {"watch": "1", **state}, None, 0.0), lambda: 1.0)
+        watch.coalesces = True
+        for value in ("1", "2"):
+            server.edit("admin", "nodes", "n00", ("metadata", "labels", "change"), value)
+        events = [orjson.loads(line) for line in (await anext(watch.chunks())).splitlines()]
+        return [(event["type"], labels(event["object"]).get("change", "")) for event in events]
+
+    assert virtual.run(told()) == [("ADDED", ""), ("BOOKMARK", ""), ("MODIFIED", "2")]
+
+
 def test_a_claim_made_anew_under_its_name_is_read_anew():
     """What was read of a claim was kept by its name for ever: weeks later its pods were judged by another claim's driver."""
     evicted: list[float] = []
@@ -218,3 +258,124 @@ def test_a_claim_made_anew_under_its_name_is_read_anew():
     outcome = simulate_with(plan, play)
     assert not outcome.violations, outcome.violations
     assert outcome.upgrades == 4
+
+
+def left_its_pool(run: Run, *, unlisted: float) -> asyncio.Event:
+    """The first node whose driver pod is deleted leaves the policy; what it goes by then is not listed for some seconds."""
+    left, world = asyncio.Event(), run.world
+
+    def hidden(call: Call) -> bool:
+        return call.verb == "WATCH" and call.params.get("labelSelector") == "app=driver"
+
+    def leave(node: str) -> None:
+        run.faults.refuses = hidden
+        world.label_node(node, "pool", "b")
+        run.loop.call_later(unlisted, setattr, run.faults, "refuses", None)
+        left.set()
+
+    def look(entry: Event) -> None:
+        if entry.ours and entry.verb == "DELETE" and entry.old is not None and not left.is_set():
+            run.loop.call_soon(leave, node_of(entry.old))
+
+    world.server.audits.append(look)
+    return left
+
+
+def test_a_node_whose_driver_pods_are_not_known_keeps_its_slot():
+    """Outside its policy it goes by its DaemonSet's selector: unlisted as yet, it did not count, and S1 broke."""
+    apart = {"matchLabels": {"app": "driver"}, "matchExpressions": [{"key": "hidden", "operator": "DoesNotExist"}]}
+
+    async def play(run: Run) -> None:
+        run.world.build()
+        run.world.server.edit("admin", "driverupgradepolicies", POLICY, ("spec", "driver", "podSelector"), apart)
+        await asyncio.sleep(5)
+        run.start()
+        await run.come_to_rest()
+        left = left_its_pool(run, unlisted=20.0)
+        run.world.roll()
+        await left.wait()
+        await asyncio.sleep(20.0)
+        run.checker.disturb(run.loop.time())
+        await run.come_to_rest()
+        run.checker.rest(run.loop.time())
+
+    policy = {"autoUpgrade": True, "maxParallelUpgrades": 1, "podRestart": RESTART}
+    outcome = simulate_with(Plan(nodes=3, policy=policy, pool={"pool": "a"}), play)
+    assert not outcome.violations, outcome.violations
+    assert outcome.upgrades == 3
+
+
+def when(run: Run, state: str, act: Callable[[str], object], after: float = 0.0) -> None:
+    """Do something with the first node that we put into a state, so many seconds after that."""
+    acted: list[str] = []
+
+    def look(entry: Event) -> None:
+        written = entry.new if entry.ours and entry.kind == "nodes" and not acted else None
+        if written is not None and labels(written).get(STATE) == state:
+            acted.append(entry.key)
+            run.loop.call_later(after, act, entry.key)
+
+    run.world.server.audits.append(look)
+
+
+async def rolled(run: Run) -> None:
+    """A rollout from its begin to its end."""
+    run.world.roll()
+    await asyncio.sleep(1.0)
+    await run.come_to_rest()
+    run.checker.rest(run.loop.time())
+
+
+def test_a_driver_pod_is_deleted_on_no_decision_older_than_its_turn(monkeypatch):
+    """The deletion waited for its turn in the rate limiter, and the node, uncordoned meanwhile, lost its driver (S4)."""
+    turn = Client._take_turn
+
+    async def late(client: Client, verb: str) -> None:
+        await asyncio.sleep(6.0 if verb == "DELETE" else 0.0)
+        await turn(client, verb)
+
+    async def play(run: Run) -> None:
+        run.world.build()
+        await asyncio.sleep(5)
+        run.start()
+        await run.come_to_rest()
+        when(run, "pod-restart-required", lambda name: run.world.cordon(name, on=False), after=1.0)
+        await rolled(run)
+
+    monkeypatch.setattr(Client, "_take_turn", late)
+    outcome = simulate_with(Plan(nodes=2, policy={"autoUpgrade": True, "podRestart": RESTART}), play)
+    assert not outcome.violations, outcome.violations
+    assert outcome.upgrades == 2
+
+
+@pytest.mark.parametrize("fate", ["written", "deleted"])
+def test_a_node_that_changes_while_its_watch_hangs_is_read(fate):
+    """After 409 and 404 nothing was read: until the watch was renewed, minutes later, each write met the same answer."""
+    found: list[dict[str, str]] = []
+
+    def change(world: World, name: str) -> None:
+        for watch in world.watches.of("nodes"):
+            watch.silence(world.loop.time() + 600.0, hangs=True)
+        if fate == "written":
+            world.annotate_node(name, "example.com/seen", "true", actor="someone")
+        else:
+            world.server.delete("autoscaler", "nodes", name)
+
+    async def play(run: Run) -> None:
+        run.world.build()
+        await asyncio.sleep(5)
+        run.start()
+        await run.come_to_rest()
+        when(run, "pod-restart-required", lambda name: change(run.world, name))
+        run.world.roll()
+        await asyncio.sleep(130.0)
+        found.append(run.world.states())
+        run.checker.disturb(run.loop.time() + 500.0)
+        await asyncio.sleep(500.0)
+        await run.come_to_rest()
+        run.checker.rest(run.loop.time())
+
+    outcome = simulate_with(Plan(nodes=2, policy={"autoUpgrade": True, "podRestart": RESTART}), play)
+    assert not outcome.violations, outcome.violations
+    assert set(found[0].values()) == {"upgrade-done"}
+    assert len(found[0]) == (2 if fate == "written" else 1)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from controller.upgrade.reasons import Reason
+from controller.upgrade.remedies import REMEDIES
 from tests.checker import Event
 from tests.sim.apiserver import Answer, Call, RefusedError
 from tests.sim.harness import Run, simulate, simulate_with
@@ -64,6 +66,18 @@ def test_what_holds_a_node_up_is_told_and_how_the_rollout_went():
     seen, _ = watched(scene("budget that allows nothing"))
     reasons = {reason for _, reason in told(seen)}
     assert reasons >= {"PodDisruptionBudget", "UpgradeFailed", "RolloutStarted", "RolloutHalted", "NodesFailed"}
+
+
+def test_a_rollout_that_max_unavailable_stops_is_told_once_of_its_policy_with_the_remedy():
+    """It was told nowhere: a status, where there is one, said that nodes are being upgraded, and no Event said anything."""
+    policy: Any = {"autoUpgrade": True, "maxParallelUpgrades": 2, "maxUnavailable": 0}
+    seen, violations = watched(Plan(nodes=3, policy=policy))
+    assert not violations
+    (event,) = [e.new for e in seen if e.kind == "events" and e.new is not None and e.new["reason"] == "RolloutBlocked"]
+    assert (event["regarding"]["name"], event["type"]) == ("gpu", "Warning")
+    assert "3 MaxUnavailable: 0 of 3 nodes are unavailable, maxUnavailable is 0." in event["note"]
+    assert REMEDIES[Reason.MAX_UNAVAILABLE] in event["note"]
+    assert not any(reason == "MaxUnavailable" for _, reason in told(seen)), "not of each node as well"
 
 
 @pytest.mark.parametrize("name", sorted(SCENES)[::4])

@@ -1,13 +1,14 @@
 """More that goes wrong, each kind seeded, by itself or with any other: see :data:`KINDS`.
 
 What a kind changes outside single requests it changes now and then while a phase lasts, and puts right at its end, except
-what only time puts right: a watch that hangs is given up by its client after up to ten minutes.
+what only time puts right: a watch that hangs is given up by its client when it has been silent for three minutes.
 """
 
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from controller.kube.follow import SILENCE
 from tests.sim.apiserver import Call
 from tests.sim.fuzz import Fuzzer
 from tests.sim.hostile import Hostile
@@ -43,6 +44,9 @@ APPLIED = frozenset({500, 502, 503, 504})
 """What may be answered by something on the way although the server has carried the request out."""
 GARBLED = ("truncated", "html", "empty")
 HANG = (30.0, 600.0)
+"""How long a watch hangs, if its client lets it."""
+GIVING_UP = 5.0
+"""Seconds until the next watch has told what the one that hung did not."""
 STEP = 3600.0
 
 
@@ -83,7 +87,8 @@ class Trouble:
             world.clock.right()
         self._hostile.vanish()
         self._fuzzer.restore()
-        return max((w.silent_until for w in world.watches.all() if w.hangs), default=0.0)
+        given_up = world.loop.time() + SILENCE + GIVING_UP
+        return max((min(w.silent_until, given_up) for w in world.watches.all() if w.hangs), default=0.0)
 
     def judge(self, call: Call) -> Verdict:
         """What happens to one request."""

@@ -36,7 +36,7 @@ class Watch:
         self.scope = scope_of(call)
         _check_initial(params)
         self._lag = lag
-        self._bookmarks = params.get("allowWatchBookmarks") == "true"
+        self._bookmarks = params.get("allowWatchBookmarks") == "true" and watches.bookmarks
         self.ends = self._loop.time() + float(params.get("timeoutSeconds") or 1800)
         self.silent_until = 0.0
         # Each with when it is due, and when what it tells of happened.
@@ -165,11 +165,11 @@ class Watch:
     def _coalesce(self) -> None:
         """Let the last of several changes stand for all. It happened when the first did: until then all was told."""
         lines, last = list(self._lines), self._lines[-1]
-        for at, (_, happened, line) in enumerate(lines[:-1]):
-            if _name(line) == _name(last[2]):
-                del lines[at]
-                lines[-1] = (last[0], happened, last[2])
-                break
+        # What is of the initial state is told before its end, whatever becomes of it meanwhile.
+        state = next((at for at, line in enumerate(lines) if _END in line[2]), -1) if self.gathering else -1
+        earlier = next((at for at in range(state + 1, len(lines) - 1) if _name(lines[at][2]) == _name(last[2])), None)
+        if earlier is not None:
+            lines[-1] = (last[0], lines.pop(earlier)[1], last[2])
         self._lines = deque(lines)
 
     def _wake(self) -> None:
@@ -224,6 +224,8 @@ class Watches:
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
+        self.bookmarks = True
+        """Whether there are any but those of a WatchList; the real server has none for what nobody writes to for long."""
         self.open: dict[str, dict[Watch, None]] = {kind: {} for kind in server.store.tables}
         self._by_node: dict[str, dict[Watch, None]] = {}
         for kind, watchers in server.store.watchers.items():

@@ -9,6 +9,7 @@ from tests.sim.objects import Obj, assoc, controller_of, key_of, labels, node_of
 from tests.sim.selectors import from_object
 
 NAMESPACE = "work"
+DEFAULT = "default-scheduler"
 
 
 @dataclass
@@ -111,7 +112,8 @@ class Scheduler:
         server.store.reactions["nodes"].append(self._node)
 
     def _pod(self, _old: Obj | None, new: Obj | None) -> None:
-        if new is not None and not node_of(new):
+        # A pod may name another scheduler, which the world has not got.
+        if new is not None and not node_of(new) and new["spec"].get("schedulerName", DEFAULT) == DEFAULT:
             self._waiting[key_of(new)] = None
             self._kick()
 
@@ -177,23 +179,23 @@ class Disruptions:
         self._rng = rng
         self._workloads = workloads
         self._due: set[str] = set()
-        # Pods by namespace and app, for the selectors used here.
-        self._pods: dict[tuple[str, str], dict[str, None]] = {}
+        self._pods: dict[str, dict[str, None]] = {}
+        """Keys of pods by namespace."""
         server.store.reactions["pods"].append(self._pod)
         server.store.reactions["poddisruptionbudgets"].append(self._budget)
 
     def _pod(self, old: Obj | None, new: Obj | None) -> None:
         pod = new or old
-        if pod is None or pod["metadata"].get("namespace") != NAMESPACE:
+        if pod is None:
             return
-        group = self._pods.setdefault((NAMESPACE, labels(pod).get("app", "")), {})
+        namespace = pod["metadata"]["namespace"]
         if new is None:
-            group.pop(key_of(pod), None)
+            self._pods[namespace].pop(key_of(pod), None)
         else:
-            group[key_of(pod)] = None
+            self._pods.setdefault(namespace, {})[key_of(pod)] = None
         if old is None or new is None or ready_pod(old) != ready_pod(new):
             for budget in self._server.store.objects("poddisruptionbudgets"):
-                if from_object(budget["spec"]["selector"])(labels(pod)):
+                if budget["metadata"]["namespace"] == namespace and _guards(budget, pod):
                     self._later(key_of(budget))
 
     def _budget(self, old: Obj | None, new: Obj | None) -> None:
@@ -210,18 +212,14 @@ class Disruptions:
         budget = self._server.get("poddisruptionbudgets", key)
         if budget is None:
             return
-        matches = from_object(budget["spec"]["selector"])
-        found = (self._server.get("pods", k) for (_, app), g in self._pods.items() for k in g if matches({"app": app}))
-        pods = [p for p in found if p is not None]
+        found = (self._server.get("pods", k) for k in self._pods.get(budget["metadata"]["namespace"], ()))
+        pods = [p for p in found if p is not None and _guards(budget, p)]
         names = {p["metadata"]["name"]: p for p in pods}
         disrupted = {
             n: t for n, t in _disrupted(budget).items() if n in names and "deletionTimestamp" not in names[n]["metadata"]
         }
-        owners = {o["uid"] for p in pods if (o := controller_of(p))}
-        expected = sum(self._workloads.expected(uid) for uid in sorted(owners))
         healthy = sum(ready_pod(p) and p["metadata"]["name"] not in disrupted for p in pods)
-        spec = budget["spec"]
-        desired = spec["minAvailable"] if "minAvailable" in spec else max(0, expected - spec["maxUnavailable"])
+        expected, desired = self._expected(budget["spec"], pods)
         status = {
             "observedGeneration": budget["metadata"]["generation"],
             "disruptionsAllowed": max(0, healthy - desired) if expected else 0,
@@ -231,6 +229,20 @@ class Disruptions:
             "disruptedPods": disrupted,
         }
         self._server.edit("disruption-controller", "poddisruptionbudgets", key, ("status",), status)
+
+    def _expected(self, spec: Obj, pods: list[Obj]) -> tuple[int, int]:
+        """How many pods there are to be and how many must be healthy: minAvailable goes by the pods that are there, and
+        maxUnavailable by what their controllers want, so that pods of none are never allowed to go.
+        """
+        if "minAvailable" in spec:
+            return len(pods), spec["minAvailable"]
+        owners = {o["uid"] for p in pods if (o := controller_of(p))}
+        expected = sum(self._workloads.expected(uid) for uid in sorted(owners))
+        return expected, max(0, expected - spec["maxUnavailable"])
+
+
+def _guards(budget: Obj, pod: Obj) -> bool:
+    return from_object(budget["spec"]["selector"])(labels(pod))
 
 
 def _disrupted(budget: Obj) -> Obj:

@@ -11,12 +11,12 @@ from rich.console import Console
 from tools import trouble
 from tools.bench import setting
 from tools.bench.broken import isolation
-from tools.bench.floor import USER_AGENT, Floor
+from tools.bench.floor import USER_AGENT, Floor, FloorRun
 from tools.bench.quiet import look_around
 from tools.bench.report import Result, table
 from tools.bench.setting import IncompleteError, Size
 from tools.bench.subject import Run, roll
-from tools.bench.witness import Evidence, evidence_of
+from tools.bench.witness import evidence_of
 from tools.controlplane.api import Api
 from tools.controlplane.audit import AuditLog
 from tools.controlplane.cluster import ControlPlane
@@ -43,7 +43,8 @@ def main(
         click.echo("Stopped, and everything with it.", err=True)
         sys.exit(trouble.INTERRUPTED)
     except Exception as error:  # told in a sentence where it is no defect, else raised
-        message = str(error) if isinstance(error, IncompleteError) else trouble.known(error)
+        found = trouble.cause(error)
+        message = str(found) if isinstance(found, IncompleteError) else trouble.known(error)
         if not message:
             raise
         click.echo(f"Error: {message}", err=True)
@@ -57,7 +58,7 @@ def main(
 async def _bench(size: Size, repeat: int, timeout: float, flags: tuple[str, ...], report: Reporter) -> Result:  # noqa: ASYNC109
     trouble.stop_when_asked()
     look_around(report)
-    floors: list[Evidence] = []
+    floors: list[FloorRun] = []
     runs: list[Run] = []
     for is_floor in _order(repeat):
         name = "floor" if is_floor else "controller"
@@ -82,13 +83,14 @@ def _order(repeat: int) -> Iterator[bool]:
         yield turn % 2 == 1
 
 
-async def _floor(cp: ControlPlane, api: Api, size: Size, timeout: float) -> Evidence:  # noqa: ASYNC109
+async def _floor(cp: ControlPlane, api: Api, size: Size, timeout: float) -> FloorRun:  # noqa: ASYNC109
     audit = AuditLog(cp.audit_log)
     audit.skip()
     async with asyncio.timeout(timeout), Api(cp.access, user_agent=USER_AGENT) as bare:
-        await Floor(bare, size).run()
+        floor = Floor(bare, size)
+        await floor.run()
     await setting.confirm(api, size)
-    return evidence_of(audit.read(), USER_AGENT)
+    return FloorRun(evidence_of(audit.read(), USER_AGENT), floor.cpu_seconds, dict(floor.state_seconds))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,15 @@ case, as kubectl does. There are no labels, no Events, no record from which a su
 """
 
 import asyncio
+import time
 from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+from controller.upgrade.states import State
 from tools.bench.setting import Size, change_version
+from tools.bench.witness import Evidence
 from tools.controlplane import scene
 from tools.controlplane.api import Api, ApiError
 from tools.controlplane.resources import DAEMON_SETS, NODES, POD_DISRUPTION_BUDGETS, PODS, Object, key
@@ -23,22 +29,35 @@ _TOO_MANY = 429
 _NOT_FOUND = 404
 
 
+@dataclass(frozen=True)
+class FloorRun:
+    """What a rollout by the bare script took."""
+
+    evidence: Evidence
+    cpu_seconds: float
+    """User and system, of this process while it rolled."""
+    state_seconds: dict[str, float]
+    """By the state of the controller's that a step stands for: seconds spent in it, summed over nodes."""
+
+
 class Floor:
     """One rollout; `run` it once."""
 
     def __init__(self, api: Api, size: Size) -> None:
+        self.cpu_seconds = 0.0
+        self.state_seconds: defaultdict[str, float] = defaultdict(float)
         self._api = api
         self._size = size
         self._gone: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._ready: dict[str, tuple[str, asyncio.Event]] = {}
         """By node: uid of the driver pod that was deleted, and what to tell when another is ready."""
         self._refused: defaultdict[str, deque[asyncio.Event]] = defaultdict(deque)
-
         self._observed: asyncio.Task[Object] | None = None
 
     async def run(self) -> None:
         """Changes the version and rolls all nodes."""
         pods, budgets = await self._version(PODS.path()), await self._version(POD_DISRUPTION_BUDGETS.path())
+        began = time.process_time()
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(self._watch_pods(pods)), group.create_task(self._watch_budgets(budgets))]
             changed = await change_version(self._api)
@@ -46,6 +65,7 @@ class Floor:
             await self._roll()
             for watch in watches:
                 watch.cancel()
+        self.cpu_seconds = time.process_time() - began
 
     async def _roll(self) -> None:
         names = deque(node["metadata"]["name"] for node in await self._api.list(NODES))
@@ -59,12 +79,22 @@ class Floor:
                 group.create_task(worker())
 
     async def _upgrade(self, node: str) -> None:
-        await self._api.patch(NODES, node, {"spec": {"unschedulable": True}})
-        pods = await self._api.list(PODS, fields=f"spec.nodeName={node}")
-        driver = next(pod for pod in pods if _is_driver(pod))
-        await asyncio.gather(*(self._leave(pod) for pod in pods if not _is_driver(pod)))
-        await self._restart(node, driver)
-        await self._api.patch(NODES, node, {"spec": {"unschedulable": None}})
+        with self._spent_in(State.CORDON_REQUIRED):
+            await self._api.patch(NODES, node, {"spec": {"unschedulable": True}})
+        with self._spent_in(State.DRAIN_REQUIRED):
+            pods = await self._api.list(PODS, fields=f"spec.nodeName={node}")
+            driver = next(pod for pod in pods if _is_driver(pod))
+            await asyncio.gather(*(self._leave(pod) for pod in pods if not _is_driver(pod)))
+        with self._spent_in(State.POD_RESTART_REQUIRED):
+            await self._restart(node, driver)
+        with self._spent_in(State.UNCORDON_REQUIRED):
+            await self._api.patch(NODES, node, {"spec": {"unschedulable": None}})
+
+    @contextmanager
+    def _spent_in(self, state: State) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.state_seconds[state] += time.monotonic() - began
 
     async def _leave(self, pod: Object) -> None:
         """Evicts a pod and returns when it is gone."""

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.upgrade.states import State
+from tools.bench.floor import FloorRun
 from tools.bench.setting import Size
 from tools.bench.subject import Run
 from tools.bench.witness import Evidence
@@ -23,7 +24,7 @@ class Result:
     """All rollouts of one benchmark. Each figure is the median of its repetitions."""
 
     size: Size
-    floors: Sequence[Evidence]
+    floors: Sequence[FloorRun]
     runs: Sequence[Run]
 
     @property
@@ -34,7 +35,7 @@ class Result:
     @property
     def floor(self) -> float:
         """Of the bare script, in seconds."""
-        return median(floor.makespan for floor in self.floors)
+        return median(floor.evidence.makespan for floor in self.floors)
 
     @property
     def requests_per_node(self) -> float:
@@ -82,7 +83,7 @@ def _times(made: Table, result: Result) -> None:
 
 
 def _requests(made: Table, result: Result) -> None:
-    ours, floor = _per_node([run.evidence for run in result.runs], result), _per_node(result.floors, result)
+    ours, floor = (_per_node([run.evidence for run in runs], result) for runs in (result.runs, result.floors))
     made.add_row("requests per node", _count(ours.total()), _count(floor.total()))
     for kind in sorted(ours | floor, key=lambda kind: -ours[kind]):
         made.add_row(f"  {kind[0]} {kind[1]}", _count(ours[kind]), _count(floor[kind]))
@@ -91,10 +92,11 @@ def _requests(made: Table, result: Result) -> None:
 
 
 def _evictions(made: Table, result: Result) -> None:
-    ours, floor = result.runs[-1].evidence, result.floors[-1]
+    ours, floor = result.runs[-1].evidence, result.floors[-1].evidence
+    made.add_row("evictions", str(ours.evictions.total()), str(floor.evictions.total()))
     for code in sorted(ours.evictions | floor.evictions):
-        made.add_row(f"evictions answered {code}", str(ours.evictions[code]), str(floor.evictions[code]))
-    for share, name in ((0.5, "half of them within, s"), (0.9, "nine in ten within, s")):
+        made.add_row(f"  answered {code}", str(ours.evictions[code]), str(floor.evictions[code]))
+    for share, name in ((0.5, "half of them answered within, s"), (0.9, "nine in ten within, s")):
         texts = [f"{_quantile(one.eviction_seconds, share):.2f}" for one in (ours, floor)]
         made.add_row(f"  {name}", *texts, end_section=share > 0.5)  # noqa: PLR2004
 
@@ -102,16 +104,24 @@ def _evictions(made: Table, result: Result) -> None:
 def _resources(made: Table, result: Result) -> None:
     memory, runs = result.peak_rss_mib, result.runs
     made.add_row("peak memory, MiB", "unknown here" if memory is None else f"{memory:.1f}", "")
-    made.add_row("CPU, s", f"{median(run.cpu_seconds for run in runs):.2f}", "")
+    made.add_row("CPU, s", *(f"{median(run.cpu_seconds for run in each):.2f}" for each in (runs, result.floors)))
     count, seconds = runs[-1].throttled
     made.add_row("own rate limiter, s in all", f"{seconds:.2f} / {count} requests", "", end_section=True)
 
 
 def _states(made: Table, result: Result) -> None:
+    """The floor knows no states: each of its steps stands beside the state in which the controller does the same."""
     made.add_row("seconds per node and state", "", "")
-    for state, (count, seconds) in sorted(result.runs[-1].state_seconds.items(), key=lambda item: _ORDER[item[0]]):
-        again = f" ({count} times)" if count != result.size.nodes else ""
-        made.add_row(f"  {state}{again}", f"{seconds / result.size.nodes:.3f}", "")
+    ours, floor = result.runs[-1].state_seconds, result.floors[-1].state_seconds
+    for state in sorted(ours.keys() | floor.keys(), key=lambda state: _ORDER[state]):
+        count, seconds = ours.get(state, (0, 0.0))
+        again = f" ({count} times)" if count not in {0, result.size.nodes} else ""
+        spent = (_seconds(each / result.size.nodes) for each in (seconds, floor.get(state, 0.0)))
+        made.add_row(f"  {state}{again}", *spent)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value else ""
 
 
 def _seen(result: Result) -> Text:
@@ -119,7 +129,7 @@ def _seen(result: Result) -> Text:
     if len(result.runs) == 1:
         return Text("")
     ours = ", ".join(f"{run.evidence.makespan:.2f}" for run in result.runs)
-    floors = ", ".join(f"{floor.makespan:.2f}" for floor in result.floors)
+    floors = ", ".join(f"{floor.evidence.makespan:.2f}" for floor in result.floors)
     return Text(f" of {len(result.runs)}: controller {ours}; floor {floors}; evictions and states are the last one's")
 
 

@@ -48,7 +48,7 @@ async def roll(cp: ControlPlane, api: Api, size: Size, *flags: str, timeout: flo
     flags = ("--driver-namespaces", scene.NAMESPACE, "--log-level", "info", *flags)
     log = cp.directory / "controller.log"
     ours = await installed(api, cp.access, scene.NAMESPACE, cp.directory)
-    async with controllerprocess.running(ours.kubeconfig, log, *ours.flags, *flags) as controller:
+    async with controllerprocess.running(ours, log, *flags) as controller:
         await controller.alongside(api.wait_for(NODES, _done, timeout=timeout))
         audit, before = AuditLog(cp.audit_log), await controller.metrics()
         audit.skip()

@@ -34,7 +34,7 @@ PATIENCE = 120.0
 _RETRY_DELAY = 0.2
 _GONE = 410
 _NOT_FOUND = 404
-_NOT_YET = 429  # "storage is (re)initializing"
+_NOT_YET = 429  # "storage is (re)initializing", as of a CRD after a restart: it passes
 
 
 class ApiError(Exception):
@@ -215,7 +215,7 @@ class Api:
         """Yields (ADDED | MODIFIED | DELETED, object) after a resourceVersion, for ever; resumes when the stream ends.
 
         Raises:
-            ApiError: 410, the version is too old: list again. Anything else that the server refuses.
+            ApiError: 410, the version is too old: list again. Anything else that the server refuses for good.
         """
         while True:
             query = {
@@ -233,6 +233,10 @@ class Api:
                         version = obj["metadata"]["resourceVersion"]
                         if kind != "BOOKMARK":
                             yield kind, obj
+            except ApiError as error:
+                if error.code != _NOT_YET:
+                    raise
+                await asyncio.sleep(_RETRY_DELAY)
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(_RETRY_DELAY)  # the server is away; the caller's deadline bounds the waiting
 
@@ -258,7 +262,7 @@ class Api:
                             objects[key(obj)] = obj
                         yield objects
             except ApiError as error:
-                if error.code != _GONE and error.code < 500:  # noqa: PLR2004
+                if error.code not in {_GONE, _NOT_YET} and error.code < 500:  # noqa: PLR2004
                     raise
                 await asyncio.sleep(_RETRY_DELAY)
             except (aiohttp.ClientError, TimeoutError):

@@ -71,7 +71,7 @@ class Demo:
         async with (
             DriverOwner(api),
             DriverOwner(api, daemon_set=stage.SAFE_LOAD_SET),
-            controllerprocess.running(ours.kubeconfig, log, *ours.flags, *flags, heard=fleet.hear) as controller,
+            controllerprocess.running(ours, log, *flags, heard=fleet.hear) as controller,
             asyncio.TaskGroup() as group,
         ):
             await controller.alongside(api.wait_for(NODES, self._adopted, timeout=_START_SECONDS))

@@ -1,6 +1,6 @@
 """A base image for machines that cannot pull the public one: Debian's own Python, installed by debootstrap.
 
-It stands for the image that the Dockerfile names in its first line: the same Debian release, the same Python version, pip
+It stands for the image that the Dockerfile builds on: the same Debian release, the same Python version, pip
 and venv. It is packed once into `<cache>/base-<suite>-<digest>/rootfs.tar`, after the rules of
 `tools.controlplane.build`: the digest covers what makes it, a directory that exists is complete.
 """
@@ -28,9 +28,9 @@ def public_name() -> str:
     Raises:
         ImageError: it names none, or one without a digest.
     """
-    match = re.search(r"^ARG PYTHON_IMAGE=(\S+@sha256:[0-9a-f]{64})$", DOCKERFILE.read_text(), re.MULTILINE)
+    match = re.search(r"^FROM (\S+@sha256:[0-9a-f]{64}) AS build$", DOCKERFILE.read_text(), re.MULTILINE)
     if match is None:
-        raise ImageError(f"{DOCKERFILE.name}: no `ARG PYTHON_IMAGE=name@sha256:…`; pin the base by its digest")
+        raise ImageError(f"{DOCKERFILE.name}: no `FROM name@sha256:… AS build`; pin the base by its digest")
     return match[1]
 
 

@@ -38,9 +38,9 @@ def build(report: Reporter) -> str:
     with locked("images", report), tempfile.TemporaryDirectory() as scratch:
         stand_in = _imported(packed)
         with report.task(f"Building the image {IMAGE}"):
-            arguments = {"PYTHON_IMAGE": stand_in, "VERSION": __version__, **_history()}
+            arguments = {"VERSION": __version__, **_history()}
             buildah(
-                *("build", "--pull-never", "--layers", *_ISOLATION, "--tag", IMAGE),
+                *("build", "--pull-never", "--layers", *_ISOLATION, "--from", stand_in, "--tag", IMAGE),
                 *(f"--build-arg={key}={value}" for key, value in arguments.items()),
                 *(f"--volume={source}:{target}:ro" for source, target in _mounts(Path(scratch)).items()),
                 *("--file", str(ROOT / "Dockerfile"), str(ROOT)),

@@ -24,10 +24,12 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from tools.account import Replica
 from tools.children import die_with_parent, signalled
 from tools.controlplane.kubeconfig import Access
 from tools.image.store import inspect, mounted
 from tools.image.tooling import ImageError
+from tools.manifests import NAME
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _NAMESPACES = ("pid", "ipc", "uts", "mount")
@@ -88,7 +90,7 @@ def _service_account(access: Access, directory: Path, image: Mapping[str, Any]) 
     """What a kubelet mounts, for the image's user only."""
     folder = directory / "serviceaccount"
     folder.mkdir()
-    for name, content in {"token": access.token.encode(), "ca.crt": access.ca, "namespace": b"default"}.items():
+    for name, content in {"token": access.token.encode(), "ca.crt": access.ca, "namespace": NAME.encode()}.items():
         (folder / name).write_bytes(content)
     for path in (folder, *folder.iterdir()):
         path.chmod(0o500 if path.is_dir() else 0o400)
@@ -113,8 +115,10 @@ def execute(name: str, *command: str, access: Access | None = None) -> subproces
 class Controller:
     """The running controller: where it serves, and what it has logged."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, began: float) -> None:
         self._process = process
+        self.began = began
+        """When the container was started, by time.monotonic."""
         self.lines: list[str] = []
         self.url = ""
         self.status: int | None = None
@@ -164,14 +168,15 @@ class Controller:
 
 
 @asynccontextmanager
-async def controller(name: str, access: Access, *flags: str) -> AsyncIterator[Controller]:
-    """Runs `driver-upgrade run` in the image while the context is open.
+async def controller(name: str, ours: Replica, *flags: str) -> AsyncIterator[Controller]:
+    """Runs `driver-upgrade run` in the image while the context is open, as this replica of the manifests' account.
 
     Raises:
         ImageError: it does not start.
     """
-    command = ("run", "--listen=127.0.0.1:0", "--log-format=json", *flags)
-    with _bundle(name, command, access) as line:
+    command = ("run", "--listen=127.0.0.1:0", "--log-format=json", *ours.flags, *flags)
+    with _bundle(name, command, ours.access) as line:
+        began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *line,
             stdin=asyncio.subprocess.DEVNULL,
@@ -179,7 +184,7 @@ async def controller(name: str, access: Access, *flags: str) -> AsyncIterator[Co
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        running = Controller(process)
+        running = Controller(process, began)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await running.listening()
@@ -193,9 +198,8 @@ async def controller(name: str, access: Access, *flags: str) -> AsyncIterator[Co
                 await process.wait()
 
 
-async def start_seconds(name: str, access: Access, path: str) -> float:
+async def start_seconds(name: str, ours: Replica, path: str) -> float:
     """How long from the start of the container until a path answers."""
-    began = time.monotonic()
-    async with controller(name, access, "--driver-namespaces=default") as running:
+    async with controller(name, ours, "--driver-namespaces=default") as running:
         await running.answers(path)
-        return time.monotonic() - began
+        return time.monotonic() - running.began

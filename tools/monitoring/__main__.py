@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from tools import controllerprocess, trouble
+from tools.account import installed
 from tools.bench import setting
 from tools.bench.setting import Size
 from tools.controllerprocess import CRDS
@@ -66,7 +67,8 @@ async def _play(report: Reporter) -> Drawn:
         async with ControlPlane.start(report=report) as cp, Api(cp.access) as api:
             await _install(api)
             flags = ("--driver-namespaces", scene.NAMESPACE)
-            async with controllerprocess.running(cp.kubeconfig, cp.directory / "controller.log", *flags) as controller:
+            ours = await installed(api, cp.access, scene.NAMESPACE, cp.directory)
+            async with controllerprocess.running(ours, cp.directory / "controller.log", *flags) as controller:
                 await api.wait_for(NODES, lambda nodes: _count(nodes, "upgrade-done") == SIZE.nodes, timeout=TIMEOUT)
                 async with monitoring(controller.url.removeprefix("http://")) as seen:
                     return await controller.alongside(_roll(api, seen))

@@ -1,10 +1,13 @@
 """The helpers that commands share."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from controller.cli.common import (
     CommandError,
     ConfigurationError,
+    clock,
     duration,
     execute,
     explain_error,
@@ -14,6 +17,8 @@ from controller.cli.common import (
 )
 from controller.kube.errors import ConfigError, Forbidden, KubeError, NetworkError, ServerError, Unauthorized
 from controller.upgrade.reasons import Blocker, Reason
+
+NOW = 1_790_000_000.0
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,15 @@ from controller.upgrade.reasons import Blocker, Reason
 )
 def test_durations_have_two_units_at_most(seconds: float, text: str):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("away", "form"),
+    [(-3600.0, "%H:%M:%S"), (86399.0, "%H:%M:%S"), (86400.0, "%Y-%m-%d %H:%M"), (-604800.0, "%Y-%m-%d %H:%M")],
+)
+def test_a_time_that_is_a_day_away_or_more_has_its_date(away: float, form: str):
+    then = datetime.fromtimestamp(NOW + away, UTC).astimezone()
+    assert clock(NOW + away, NOW) == then.strftime(form)
 
 
 def test_times_for_programs():

@@ -1,6 +1,13 @@
 """An explanation as people read it: short, and with everything where they ask for it."""
 
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from controller.cli import explain
 from controller.cli.explain import MOST_NAMES, lines
+from controller.cli.main import main
 from controller.upgrade.explain import Explanation
 from controller.upgrade.reasons import Blocker, Reason
 
@@ -34,3 +41,13 @@ def test_wide_names_all_and_the_target():
     assert all(name in text for name in NODES)
     assert "more" not in text
     assert "target     ds@2" in text
+
+
+@pytest.mark.parametrize(("value", "coloured"), [("", True), ("1", False)])
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, value: str, coloured: bool):
+    """As tables do: by a value, and not by the empty one."""
+    monkeypatch.setattr(explain, "with_client", lambda *_: SimpleNamespace(now=lambda: 0.0))
+    monkeypatch.setattr(explain, "_explanations", lambda *_: [FOUND])
+    answer = CliRunner().invoke(main, ["explain", "n1"], color=True, env={"NO_COLOR": value})
+    assert answer.exit_code == 0
+    assert ("\x1b[" in answer.output) == coloured

@@ -67,6 +67,7 @@ def test_a_missing_kubeconfig_is_a_configuration_error_in_one_line(words: tuple[
     ("words", "said"),
     [
         (("nonsense",), "No such command 'nonsense'"),
+        (("statu",), "No such command 'statu': did you mean status?"),
         (("explain",), "Missing argument 'NODE'"),
         (("retry",), "Missing argument 'NODE...'"),
         (("explain", "n1", "--driver", "Not/Legal"), "is no driver name"),
@@ -84,7 +85,9 @@ def test_a_missing_kubeconfig_is_a_configuration_error_in_one_line(words: tuple[
 def test_wrong_usage_names_what_is_wrong(words: tuple[str, ...], said: str):
     answer = invoke(*words, NODE_NAME="")
     assert answer.exit_code == 2
-    assert said in answer.output
+    *_, nothing, error = answer.output.splitlines()
+    assert (nothing, error.startswith("Error: ")) == ("", True)
+    assert said in error
 
 
 def test_the_init_container_finds_its_node_in_the_environment():

@@ -8,6 +8,7 @@ import pytest
 
 from controller.cli.safeload import TELL_SECONDS, NodeGone, SafeLoad
 from controller.kube.errors import NetworkError
+from controller.kube.follow import SILENCE
 from controller.upgrade.keys import keys_for
 from tests.unit.kube.fake import HANG, Answer, FakeTransport, event, json_answer, make_client, status_answer
 
@@ -48,6 +49,17 @@ async def test_an_annotation_that_went_between_two_watches_is_seen_and_not_set_a
     transport, _ = await wait(json_answer(node(1)), json_answer(node(2)), stream(300), json_answer(node(3, marked=False)))
     assert transport.kinds == ["PATCH", "GET", "WATCH", "GET"]
     assert looptime == 300
+
+
+async def test_a_watch_that_falls_silent_is_given_up_and_the_node_looked_at(looptime):
+    """The annotation went while a load balancer held a connection that nothing came through: the pod waited for minutes."""
+    transport, said = await wait(
+        json_answer(node(1)), json_answer(node(2)), stream(HANG), json_answer(node(3, marked=False))
+    )
+    assert transport.kinds == ["PATCH", "GET", "WATCH", "GET"]
+    assert transport.requests[2].params["allowWatchBookmarks"] == "true", "else a server has nothing to say for long"
+    assert looptime == SILENCE
+    assert not any("trying again" in line for line in said), "it may be a false alarm"
 
 
 async def test_watches_that_end_at_once_are_not_opened_in_a_hot_loop(looptime):

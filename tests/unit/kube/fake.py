@@ -1,7 +1,8 @@
-"""A Transport whose answers are scripted: one per request, in order. When the script is over, requests hang."""
+"""A Transport whose answers are scripted, one per request, in order. After them requests hang, and watches are quiet."""
 
 import asyncio
 import json
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,11 +14,15 @@ from controller.kube.clock import ServerClock
 from controller.kube.transport import Response, Stream
 
 HANG = object()
+MINUTE = 60.0
 
 
 @dataclass
 class Answer:
-    """Status, headers and the body in steps: bytes to send, seconds to wait, an error to raise, or HANG."""
+    """Status, headers and the body in steps: bytes to send, seconds to be quiet, an error to raise, or HANG.
+
+    Who is quiet still gives a sign of life each minute, as bookmarks are; who hangs gives none.
+    """
 
     status: int = 200
     steps: tuple[Any, ...] = ()
@@ -32,10 +37,19 @@ class Answer:
             elif isinstance(step, Exception):
                 raise step
             else:
-                await asyncio.sleep(step)
+                async for sign in _quiet(step):
+                    yield sign
 
     async def body(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])
+
+
+async def _quiet(seconds: float) -> AsyncIterator[bytes]:
+    while seconds > MINUTE:
+        await asyncio.sleep(MINUTE)
+        yield b"\n"
+        seconds -= MINUTE
+    await asyncio.sleep(seconds)
 
 
 @dataclass
@@ -59,9 +73,9 @@ class Request:
 
 
 class FakeTransport:
-    """Answers requests from a script. An exception in the script is raised in place of an answer."""
+    """Answers requests from a script. An exception in it is raised in place of an answer, HANG is never answered."""
 
-    def __init__(self, *script: Answer | Exception) -> None:
+    def __init__(self, *script: Any) -> None:
         self.script = deque(script)
         self.requests: list[Request] = []
         self.open_streams = 0
@@ -89,6 +103,7 @@ class FakeTransport:
         headers: Mapping[str, str] | None = None,
         timeout: float,  # noqa: ASYNC109
     ) -> AsyncIterator[Stream]:
+        self.script = self.script or deque([Answer(200, (math.inf,))])
         answer = await self._next(method, path, params, headers, None, timeout)
         self.open_streams += 1
         try:
@@ -103,8 +118,11 @@ class FakeTransport:
         if not self.script:
             await asyncio.get_running_loop().create_future()
         answer = self.script.popleft()
+        if answer is HANG:
+            await asyncio.get_running_loop().create_future()
         if isinstance(answer, Exception):
             raise answer
+        assert isinstance(answer, Answer)
         return answer
 
     @property

@@ -135,8 +135,9 @@ async def test_an_expired_continue_token_starts_again_without_pages() -> None:
 
 async def test_a_first_page_that_is_gone_is_the_callers_business() -> None:
     transport = FakeTransport(status_answer(410, "Expired"))
-    with pytest.raises(errors.Gone):
+    with pytest.raises(errors.Gone) as caught:
         await make_client(transport).list(NODES, resource_version="5")
+    assert caught.value.__cause__ is None, "an error is not its own cause"
     assert len(transport.requests) == 1
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from controller.kube import errors
-from controller.kube.errors import ApiError, from_response
+from controller.kube.errors import MAX_RETRY_AFTER, ApiError, from_response
 
 STATUS = b'{"kind":"Status","status":"Failure","message":"m","reason":"%s","code":%d,"details":%s}'
 
@@ -42,10 +42,21 @@ def test_causes_and_retry_after_of_an_eviction_refused_by_a_budget() -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("", None), ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("-3", None), ("9" * 400, 999999999.0)],
+    [
+        ("7", 7.0),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("-3", None),
+        ("3600", MAX_RETRY_AFTER),
+        ("9" * 400, MAX_RETRY_AFTER),
+    ],
 )
 def test_retry_after_header(header: str, seconds: float | None) -> None:
     assert from_response(503, {"Retry-After": header}, b"").retry_after == seconds
+
+
+def test_nobody_makes_us_wait_for_an_hour_in_a_status_either() -> None:
+    assert from_response(503, {}, STATUS % (b"ServiceUnavailable", 503, b'{"retryAfterSeconds":3600}')).retry_after == 60
 
 
 @pytest.mark.parametrize(

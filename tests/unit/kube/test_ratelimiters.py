@@ -6,10 +6,12 @@ import random
 import pytest
 
 from controller.kube.ratelimiters import (
+    MAX_REMEMBERED,
     Backoff,
     BucketRateLimiter,
     ItemExponentialFailureRateLimiter,
     MaxOfRateLimiter,
+    SpamFilter,
     TokenBucket,
     default_controller_rate_limiter,
 )
@@ -129,3 +131,20 @@ async def test_backoff_doubles_with_full_jitter_and_resets_after_two_healthy_min
     assert backoff.step() == 30
     await asyncio.sleep(30 + 120)
     assert backoff.step() == pytest.approx(0.8)
+
+
+async def test_the_spam_filter_forgets_the_longest_quiet() -> None:
+    spam = SpamFilter(qps=1.0, burst=2)
+    first = "first"
+    assert [spam.accepts(first, 0.0) for _ in range(3)] == [True, True, False]
+    for n in range(10_000):
+        spam.accepts(f"n{n}", 0.0)
+    assert len(spam._full_at) <= MAX_REMEMBERED
+    assert [spam.accepts(first, 1.0) for _ in range(2)] == [True, True]
+
+
+async def test_the_spam_filter_remembers_nobody_who_has_been_quiet_for_long() -> None:
+    spam = SpamFilter(qps=1.0, burst=2)
+    for n in range(1000):
+        assert spam.accepts(f"n{n}", 10.0 * n)
+    assert len(spam._full_at) == 1

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from controller.api.event import ObjectReference
 from controller.kube.errors import NetworkError
-from controller.kube.recorder import FINISH_SECONDS, REFRESH_SECONDS, TRIES, EventRecorder, ObjectReference, SpamFilter
+from controller.kube.eventwriter import TRIES
+from controller.kube.recorder import FINISH_SECONDS, REFRESH_SECONDS, EventRecorder
 from tests.unit.kube.fake import HANG, Answer, FakeTransport, json_answer, make_client, status_answer
 
 pytestmark = pytest.mark.looptime
@@ -234,20 +236,3 @@ async def test_at_rest_nothing_is_sent_and_nothing_kept() -> None:
         await asyncio.sleep(100_000)
         assert not recorder._cache
     assert len(transport.requests) == 1
-
-
-def test_the_spam_filter_forgets_the_longest_quiet() -> None:
-    spam = SpamFilter(qps=1.0, burst=2)
-    first = ObjectReference("Node", "first")
-    assert [spam.accepts(first, 0.0) for _ in range(3)] == [True, True, False]
-    for n in range(10_000):
-        spam.accepts(ObjectReference("Node", f"n{n}"), 0.0)
-    assert len(spam._full_at) <= 4096
-    assert [spam.accepts(first, 1.0) for _ in range(2)] == [True, True]
-
-
-def test_the_spam_filter_remembers_nobody_who_has_been_quiet_for_long() -> None:
-    spam = SpamFilter(qps=1.0, burst=2)
-    for n in range(1000):
-        assert spam.accepts(ObjectReference("Node", f"n{n}"), 10.0 * n)
-    assert len(spam._full_at) == 1

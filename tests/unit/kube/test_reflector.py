@@ -12,6 +12,7 @@ import pytest
 from controller.api.node import Node
 from controller.kube import watch
 from controller.kube.errors import NetworkError
+from controller.kube.follow import SILENCE
 from controller.kube.informer import Informer
 from controller.kube.resources import NODES, Resource
 from tests.unit.kube.fake import (
@@ -50,7 +51,7 @@ CUSTOM = Resource("example.com", "v1", "nodes", False, Node)
 
 @asynccontextmanager
 async def running(
-    *script: Answer | Exception, resource: Resource[Node] = NODES, **options: Any
+    *script: Any, resource: Resource[Node] = NODES, **options: Any
 ) -> AsyncIterator[tuple[Informer[Node], FakeTransport]]:
     """An informer for nodes that runs against a script."""
     transport = FakeTransport(*script)
@@ -197,12 +198,19 @@ async def test_trouble_backs_off_and_resumes_without_a_list(trouble: Answer | Ex
 
 
 async def test_retry_after_is_respected() -> None:
-    throttled = status_answer(429, "TooManyRequests", Retry_After="77")
+    throttled = status_answer(429, "TooManyRequests", Retry_After="57")
     async with running(Answer(200, (watch_list(10), 400)), throttled) as (informer, transport):
         await asyncio.sleep(450)
         assert "429" in informer.last_error
         await asyncio.sleep(100)
-        assert transport.requests[2].at >= transport.requests[1].at + 77
+        assert transport.requests[2].at >= transport.requests[1].at + 57
+
+
+async def test_a_maintenance_page_does_not_blind_us_for_longer_than_it_stands() -> None:
+    page = Answer(503, (b"<html>back in an hour</html>",), {"Retry-After": "3600"})
+    async with running(page, Answer(200, (watch_list(10, node("a", 5)), HANG))) as (informer, _):
+        await asyncio.sleep(61)
+        assert versions(informer) == {"a": "5"}
 
 
 async def test_empty_streams_and_streams_of_one_event_make_no_hot_loop() -> None:
@@ -229,11 +237,43 @@ async def test_a_watch_list_that_ends_early_is_not_a_state() -> None:
         assert versions(informer) == {"b": "7"}
 
 
-async def test_a_silent_peer_is_given_up_by_the_transport_and_the_watch_resumes() -> None:
-    silent = Answer(200, (400, NetworkError("timed out")))
-    async with running(Answer(200, (watch_list(10),)), silent) as (_, transport):
-        await asyncio.sleep(500)
-        assert transport.kinds == ["WATCHLIST", "WATCH", "WATCH"]
+async def test_a_watch_that_falls_silent_is_given_up_after_three_minutes_and_resumed_at_once() -> None:
+    """It was noticed when the watch was to have ended, up to ten minutes later, and the transport gave it up."""
+    silent = Answer(200, (watch_list(10, node("a", 5)), 100, event("MODIFIED", node("a", 11)), HANG))
+    async with running(silent, Answer(200, (event("MODIFIED", node("a", 12)), HANG))) as (informer, transport):
+        await asyncio.sleep(281)
+        assert [(r.kind, r.params.get("resourceVersion"), r.at) for r in transport.requests] == [
+            ("WATCHLIST", None, 0),
+            ("WATCH", "11", pytest.approx(100 + SILENCE)),
+        ]
+        assert versions(informer) == {"a": "12"}
+        assert informer.last_error == ""
+
+
+async def test_a_server_that_sends_no_bookmarks_is_asked_for_a_watch_each_three_minutes_and_never_for_a_list() -> None:
+    metrics = Lists()
+    silent = [Answer(200, (HANG,)) for _ in range(30)]
+    async with running(Answer(200, (watch_list(10),)), *silent, metrics=metrics) as (informer, transport):
+        for _ in range(60):
+            await asyncio.sleep(60)
+            assert informer.last_error == ""
+        assert transport.kinds == ["WATCHLIST"] + ["WATCH"] * 20
+        assert {request.params["resourceVersion"] for request in transport.requests[1:]} == {"10"}
+        assert metrics.lists == [0]
+
+
+@pytest.mark.parametrize(
+    "stuck",
+    [HANG, Answer(503, (b"<html>", HANG)), Answer(200, (event("ADDED", node("a", 5)), HANG))],
+    ids=["no answer", "half a refusal", "half a state"],
+)
+async def test_a_server_that_is_stuck_before_it_has_told_the_state_is_given_up_as_well(stuck: Any) -> None:
+    async with running(stuck, Answer(200, (watch_list(10, node("a", 6)), HANG))) as (informer, transport):
+        await asyncio.sleep(SILENCE - 1 if isinstance(stuck, Answer) and stuck.status == 200 else 29)
+        assert (len(transport.requests), informer.synced) == (1, False)
+        await asyncio.sleep(5)
+        assert transport.kinds == ["WATCHLIST", "WATCHLIST"]
+        assert versions(informer) == {"a": "6"}
 
 
 async def test_malformed_objects_are_reported_and_what_is_held_of_them_stays() -> None:

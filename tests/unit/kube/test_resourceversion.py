@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.kube.resourceversion import newer
+from controller.kube.resourceversion import newer, surely_newer
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,11 @@ from controller.kube.resourceversion import newer
 )
 def test_newer(candidate: str, held: str, answer: bool) -> None:
     assert newer(candidate, held) is answer
+
+
+@pytest.mark.parametrize(
+    ("candidate", "held", "answer"),
+    [("10", "9", True), ("9", "10", False), ("9", "9", False), ("x", "9", False), ("9", "x", False), ("", "9", False)],
+)
+def test_surely_newer(candidate: str, held: str, answer: bool) -> None:
+    assert surely_newer(candidate, held) is answer

@@ -107,6 +107,34 @@ def test_what_a_list_brings_back_is_followed_again() -> None:
     assert store.apply(node("a", 7))
 
 
+def test_a_list_does_not_resurrect_what_ended_after_it_was_taken() -> None:
+    store = Store[Node]()
+    store.apply(node("a", 5))
+    store.delete(node("a", 110))
+    store.replace([node("a", 5), node("b", 6)], "100")
+    assert [n.name for n in store.list()] == ["b"], "the watch is past its end, and tells it no second time"
+    assert not store.observe_write(node("a", 120)), "it is still known to be dead"
+    store.replace([node("a", 115)], "120")
+    assert [n.name for n in store.list()] == ["a"], "a newer list knows better: it had only left the selection"
+
+
+def test_a_list_from_before_the_end_of_one_and_before_its_successor_leaves_the_successor_alone() -> None:
+    store = Store[Node]()
+    store.apply(node("a", 5, uid="one"))
+    store.delete(node("a", 110, uid="one"))
+    store.apply(node("a", 112, uid="two"))
+    store.replace([node("a", 5, uid="one")], "100")
+    assert [n.uid for n in store.list()] == ["two"]
+
+
+def test_a_list_whose_version_cannot_be_ordered_is_believed() -> None:
+    store = Store[Node]()
+    store.apply(node("a", "x"))
+    store.delete(node("a", "y"))
+    store.replace([node("a", "v")], "z")
+    assert [n.name for n in store.list()] == ["a"]
+
+
 def test_tombstones_are_bounded() -> None:
     store = Store[Node]()
     for number in range(TOMBSTONES + 10):

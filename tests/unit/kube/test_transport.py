@@ -12,7 +12,7 @@ from aiohttp import web
 
 from controller.kube.config import Connection
 from controller.kube.errors import NetworkError
-from controller.kube.transport import AiohttpTransport, _keepalive_socket
+from controller.kube.transport import CONNECTIONS, AiohttpTransport, _keepalive_socket
 from controller.kube.writegate import NotLeading, WriteGate
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,7 +33,7 @@ class Tokens:
 
 
 @asynccontextmanager
-async def serving(handler: Handler, **connection: Any) -> AsyncIterator[AiohttpTransport]:
+async def serving(handler: Handler, *, connections: int = CONNECTIONS, **connection: Any) -> AsyncIterator[AiohttpTransport]:
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -42,7 +42,8 @@ async def serving(handler: Handler, **connection: Any) -> AsyncIterator[AiohttpT
     await site.start()
     port = runner.addresses[0][1]
     try:
-        async with AiohttpTransport(Connection(f"http://127.0.0.1:{port}", **connection), user_agent="test/1") as transport:
+        server = Connection(f"http://127.0.0.1:{port}", **connection)
+        async with AiohttpTransport(server, user_agent="test/1", connections=connections) as transport:
             yield transport
     finally:
         await runner.cleanup()
@@ -102,6 +103,30 @@ async def test_nobody_listens_means_not_applied() -> None:
             with pytest.raises(NetworkError, match=r"GET http://127.0.0.1:.*/x: ") as caught:
                 await transport.request("GET", "/x", timeout=5)
     assert not caught.value.maybe_applied
+
+
+async def test_what_never_got_a_connection_of_the_pool_was_not_applied() -> None:
+    """It was taken to be, perhaps, and the slot that was granted with it stayed taken."""
+    arrived: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        arrived.append(request.path)
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async with serving(handler, connections=1) as transport, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(_failure(transport, "/first", 0.4))
+        await asyncio.sleep(0.1)
+        second = tasks.create_task(_failure(transport, "/second", 0.1))
+    assert ["timed out" in str(error.result()) for error in (first, second)] == [True, True]
+    assert [error.result().maybe_applied for error in (first, second)] == [True, False]
+    assert arrived == ["/first"]
+
+
+async def _failure(transport: AiohttpTransport, path: str, timeout: float) -> NetworkError:  # noqa: ASYNC109
+    with pytest.raises(NetworkError) as caught:
+        await transport.request("PATCH", path, body=b"{}", timeout=timeout)
+    return caught.value
 
 
 async def test_a_silent_server_is_given_up_and_may_have_applied() -> None:

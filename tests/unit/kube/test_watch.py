@@ -1,5 +1,6 @@
 """Bytes of a watch become events, however they are cut."""
 
+import asyncio
 import json
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 
 from controller.kube import errors
 from controller.kube.resources import NODES
-from controller.kube.watch import LineSplitter, decode_event, events
-from tests.unit.kube.fake import Answer, bad_node, bookmark, error_event, event, node
+from controller.kube.watch import LineSplitter, Silent, decode_event, events
+from tests.unit.kube.fake import HANG, Answer, bad_node, bookmark, error_event, event, node
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda b: b.replace(b"\n", b"")), max_size=20), st.data())
@@ -97,3 +98,14 @@ async def test_a_truncated_last_line_is_dropped() -> None:
     assert await collect(Answer(200, (whole[:60], whole[60:-5]))) == ["a"]
     assert await collect(Answer(200, (whole,))) == ["a", "b"]
     assert json.loads(whole.splitlines()[1])["object"]["metadata"]["name"] == "b"
+
+
+@pytest.mark.looptime
+async def test_silence_is_counted_in_bytes_and_from_the_last() -> None:
+    line = event("ADDED", node("a", 1))
+    stream = Answer(200, (40, line[:10], 40, line[10:20], 40, line[20:], 40, b"\n", HANG))
+    now, found = asyncio.get_running_loop().time, events(stream, NODES, silence=50)
+    assert ((await anext(found)).resource_version, now()) == ("1", 120)
+    with pytest.raises(Silent, match="silent for 50 s"):
+        await anext(found)
+    assert now() == 210

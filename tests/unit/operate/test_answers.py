@@ -13,6 +13,7 @@ from controller.kube.errors import (
     ServerError,
     TooManyRequests,
 )
+from controller.kube.writegate import NotLeading
 from controller.operate.answers import BUDGET_RETRY, SLOW_RETRY, classify
 from controller.upgrade.reasons import Reason
 
@@ -33,6 +34,14 @@ TABLE = [
         0,
         Reason.MULTIPLE_POD_DISRUPTION_BUDGETS,
         "multiple_budgets",
+    ),
+    ("server error, two budgets", ServerError(503), 2, Reason.API_UNAVAILABLE, "unavailable"),
+    (
+        "webhook not reached, two budgets",
+        ServerError(500, message='Internal error occurred: failed calling webhook "a.example.com": timed out'),
+        2,
+        Reason.API_UNAVAILABLE,
+        "unavailable",
     ),
     ("server error", ServerError(503), 1, Reason.API_UNAVAILABLE, "unavailable"),
     ("gateway timeout", ServerError(504), 0, Reason.API_UNAVAILABLE, "unavailable"),
@@ -63,6 +72,12 @@ def test_failures_back_off_and_stay_bounded():
     assert waits == sorted(waits)
     assert waits[0] < 2
     assert waits[-1] == SLOW_RETRY
+
+
+def test_what_was_not_sent_for_lack_of_the_lead_says_nothing_about_pod_or_server():
+    answer = classify(NotLeading("POST x: not sent, another replica leads", maybe_applied=False), 5, 0)
+    assert (answer.reason, answer.of_server, answer.outcome) == (None, False, "")
+    assert 0 < answer.retry_seconds < BUDGET_RETRY
 
 
 def test_denials_are_not_repeated_at_once():

@@ -19,6 +19,7 @@ from tests.unit.upgrade.test_states import ROWS
 
 S, R = State, Reason
 THEIRS = {KEYS.requestor_mode: ""}
+CAPPED = policy(maxUnavailable=0)
 LEFT_ALONE = (
     Case("another operator's, without a label", view(node(notes=THEIRS), OLD)),
     Case("another operator's, done", at(S.UPGRADE_DONE, NEW, notes=THEIRS)),
@@ -103,9 +104,15 @@ def test_the_rows_hold_every_kind_of_wait():
         ("up to date", at(S.UPGRADE_DONE, NEW, notes=THEIRS), "Idle"),
         ("up to date under a label that nobody knows", view(node("nonsense"), NEW), "Idle"),
         ("without a driver pod", at(S.UPGRADE_DONE), "Idle"),
+        ("kept waiting by maxUnavailable", at(S.UPGRADE_REQUIRED, OLD, policy=CAPPED), "Blocked"),
+        (
+            "unavailable itself, whatever maxUnavailable",
+            at(S.UPGRADE_REQUIRED, OLD, policy=CAPPED, cordoned=True),
+            "Upgrading",
+        ),
     ],
 )
 def test_a_policy_is_blocked_only_by_nodes_that_are_to_be_upgraded(situation: str, on, word: str):
-    fleet, by = Fleet(), policy()
+    fleet, by = Fleet(), on.policy
     fleet.update("gpu", "n1", facts_of(on, 0.0))
     assert headline(by, fleet.tally("gpu", by.full_name))[0] == word

@@ -38,7 +38,7 @@ class Views:
     def drivers_of(self, on: Node) -> list[str]:
         return ["gpu"] if on.name in self.seen else []
 
-    def view(self, on: Node, _driver: str) -> NodeView:
+    def look(self, on: Node, _driver: str) -> NodeView:
         return self.seen[on.name]
 
 
@@ -56,6 +56,9 @@ class Effects:
     async def carry_out(self, *_: object) -> None: ...
 
 
+def _nothing(*_: object) -> None: ...
+
+
 class Bench:
     """A worker that looks at nodes as they are given, and what it says."""
 
@@ -66,7 +69,7 @@ class Bench:
         pods: Any = Pods()
         effects: Any = Effects()
         queue = WorkQueue[str]()
-        self.worker = Worker(client, self._nodes, queue, views, pods, effects, lambda *_: None, lambda *_: None, pytest.fail)
+        self.worker = Worker(client, self._nodes, queue, views, pods, effects, _nothing, _nothing, _nothing, pytest.fail)
 
     async def look(self, seen: NodeView) -> list[str]:
         """Looks at a node, and returns the reasons that were said at info level meanwhile."""

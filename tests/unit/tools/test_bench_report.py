@@ -4,6 +4,7 @@ from collections import Counter
 
 from rich.console import Console
 
+from tools.bench.floor import FloorRun
 from tools.bench.quiet import other_control_planes
 from tools.bench.report import Result, table
 from tools.bench.setting import Size, workload
@@ -16,6 +17,10 @@ SIZE = Size(50, 10)
 def evidence(makespan: float, patches: int) -> Evidence:
     requests = Counter({("patch", "nodes"): patches, ("watch", "pods"): 50})
     return Evidence(makespan, requests, 5, Counter({201: 100, 429: 3}), (0.1, 0.2, 0.9))
+
+
+def floor(makespan: float, patches: int = 100) -> FloorRun:
+    return FloorRun(evidence(makespan, patches), 0.5, {"drain-required": 30.0, "pod-restart-required": 60.0})
 
 
 def run(makespan: float, patches: int = 300, memory: float | None = 70.0) -> Run:
@@ -31,7 +36,7 @@ def text(result: Result) -> str:
 
 
 def test_the_last_line_has_every_figure() -> None:
-    result = Result(SIZE, [evidence(10.0, 100)], [run(11.5)])
+    result = Result(SIZE, [floor(10.0)], [run(11.5)])
     assert result.as_json() == {
         "nodes": 50,
         "parallel": 10,
@@ -45,22 +50,28 @@ def test_the_last_line_has_every_figure() -> None:
 
 def test_figures_are_medians_of_the_repetitions() -> None:
     runs = [run(30.0, 100, 90.0), run(10.0, 200, 50.0), run(11.0, 600, 60.0)]
-    result = Result(SIZE, [evidence(10.0, 100), evidence(8.0, 100), evidence(40.0, 100)], runs)
+    result = Result(SIZE, [floor(10.0), floor(8.0), floor(40.0)], runs)
     assert (result.makespan, result.floor, result.requests_per_node, result.peak_rss_mib) == (11.0, 10.0, 5.0, 60.0)
 
 
 def test_memory_that_cannot_be_read_is_not_made_up() -> None:
-    result = Result(SIZE, [evidence(10.0, 100)], [run(11.0, memory=None)])
+    result = Result(SIZE, [floor(10.0)], [run(11.0, memory=None)])
     assert result.as_json()["peak_rss_mib"] is None
     assert "unknown here" in text(result)
 
 
 def test_the_table_has_requests_by_verb_and_resource_and_seconds_by_state() -> None:
-    shown = " ".join(text(Result(SIZE, [evidence(10.0, 100)], [run(11.5)])).replace("│", " ").split())
+    shown = " ".join(text(Result(SIZE, [floor(10.0)], [run(11.5)])).replace("│", " ").split())
     assert "makespan, s 11.50 10.00" in shown
     assert "patch nodes 6.00 2.00" in shown
-    assert "evictions answered 429 3 3" in shown
-    assert shown.index("unknown") < shown.index("drain-required (52 times) 0.800")
+    assert "evictions 103 103" in shown
+    assert "answered 429 3 3" in shown
+    assert "half of them answered within, s 0.20 0.20 nine in ten within, s 0.90 0.90" in shown
+    assert "CPU, s 2.00 0.50" in shown
+    assert shown.index("unknown 0.020") < shown.index("drain-required (52 times) 0.800 0.600")
+    assert "pod-restart-required 1.200" in shown, (
+        "a step of the floor beside a state that no node of the controller's was in"
+    )
 
 
 def test_every_deployment_has_a_budget_and_together_they_have_two_pods_a_node() -> None:

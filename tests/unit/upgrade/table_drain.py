@@ -151,6 +151,19 @@ DRAIN_ROWS = (
         does="evict a",
     ),
     Case(
+        "drain, its time is up before the blocked pod may be tried again",
+        at(
+            S.DRAIN_REQUIRED,
+            OLD,
+            policy=DRAINED,
+            workload=TWO[:1],
+            attempts={"a": Attempt(NOW + 1000, R.POD_DISRUPTION_BUDGET)},
+        ),
+        why=R.POD_DISRUPTION_BUDGET,
+        deadline=ENTERED + 300,
+        look_again=ENTERED + 300,
+    ),
+    Case(
         "drain, shutting down",
         at(S.DRAIN_REQUIRED, OLD, policy=DRAINED, workload=(workload("a", terminating=True),)),
         why=R.POD_TERMINATING,

@@ -154,6 +154,9 @@ GRANTS = (
 )
 
 
+BUSY, STUCK = (other(S.DRAIN_REQUIRED, claim=True),), (other(S.UPGRADE_FAILED, claim=True),)
+
+
 def failed(*pods: Pod, **changes: Any) -> NodeView:
     failure = Failure(R.DRIVER_POD_PENDING, S.POD_RESTART_REQUIRED, "ds@2", changes.pop("failed_pod", "drv-new"), "image?")
     rec = {"failure": failure, **changes.pop("rec", {})}
@@ -178,6 +181,8 @@ FAILED = (
     Case("failed, safe load in the failed pod", failed(STARTING, notes=SAFE_LOAD), why=R.DRIVER_POD_PENDING),
     Case("failed, requested", failed(STARTING, notes=REQUESTED), why=R.DRIVER_POD_PENDING),
     Case("failed, same pod ready, validation off", failed(NEW), why=R.NO_SLOT),
+    Case("failed, ready again beside another driver", failed(NEW, others=BUSY), why=R.OTHER_DRIVER_IN_PROGRESS),
+    Case("failed, ready again beside a driver that failed", failed(NEW, others=STUCK), why=R.NO_SLOT),
     Case("failed, same pod ready, no validation pod", failed(NEW, policy=VALIDATED), why=R.DRIVER_POD_PENDING),
     Case(
         "failed, same pod ready, not valid", failed(NEW, policy=VALIDATED, workload=(CHECK_BAD,)), why=R.DRIVER_POD_PENDING

@@ -230,6 +230,35 @@ UNCORDON = (
     ),
     Case("uncordon, safe load appears", uncordon(NEW, notes=SAFE_LOAD), S.POD_RESTART_REQUIRED),
     Case(
+        "uncordon, valid still", uncordon(NEW, policy=VALIDATED, workload=(CHECK,)), S.UPGRADE_DONE, does="uncordon, unclaim"
+    ),
+    Case("uncordon, valid no more", uncordon(NEW, policy=VALIDATED, workload=(CHECK, CHECK_BAD)), S.POD_RESTART_REQUIRED),
+    Case("uncordon, nothing validates any more", uncordon(NEW, policy=VALIDATED), S.POD_RESTART_REQUIRED),
+    Case(
+        "uncordon, not listed yet",
+        uncordon(NEW, policy=VALIDATED, workload=None),
+        why=R.PODS_NOT_LISTED,
+        deadline=ENTERED + 600,
+    ),
+    Case(
+        "uncordon, not listed in time",
+        uncordon(NEW, policy=VALIDATED, workload=None, rec={"entered": {S.UNCORDON_REQUIRED: NOW - 600}}),
+        S.POD_RESTART_REQUIRED,
+    ),
+    Case(
+        "uncordon, not listed, for ever",
+        uncordon(NEW, policy=policy(validation={"podSelector": "app=check", "timeoutSeconds": 0}), workload=None),
+        why=R.PODS_NOT_LISTED,
+        deadline=0,
+        now=NOW + 1e7,
+    ),
+    Case(
+        "uncordon, not listed, and nothing to validate",
+        uncordon(NEW, workload=None),
+        S.UPGRADE_DONE,
+        does="uncordon, unclaim",
+    ),
+    Case(
         "uncordon, hash unknown", uncordon(UNKNOWN_HASH), why=R.REVISION_UNKNOWN, does="list revisions of ds", look_again=0
     ),
 )

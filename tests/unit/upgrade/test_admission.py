@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.upgrade.actions import Decision
-from controller.upgrade.admission import Grants, admit, halted_targets, in_line, waiting_by_reason, why_waiting
+from controller.upgrade.admission import (
+    Grants,
+    admit,
+    halted_targets,
+    in_line,
+    lasting_room,
+    no_room,
+    waiting_by_reason,
+    why_never,
+    why_waiting,
+)
 from controller.upgrade.budget import free_room, free_slots
 from controller.upgrade.facts import ORDINARY, OTHER_TARGET, REQUESTED, RETRY, SAFE_LOAD, Ask, Facts
 from controller.upgrade.fleet import Tally, group_of
@@ -215,6 +225,43 @@ def test_why_waiting(situation: str, spec: dict[str, Any], node: Facts, nodes: t
 )
 def test_waiting_nodes_are_counted_by_reason(spec: dict[str, Any], nodes: tuple[Facts, ...], counts: dict[Reason, int]):
     assert waiting_by_reason(policy(**spec), tally(nodes)) == counts
+
+
+@pytest.mark.parametrize(
+    ("spec", "nodes", "why"),
+    [
+        ({"maxUnavailable": 0}, (wants(), wants()), "0 of 2 nodes are unavailable, maxUnavailable is 0"),
+        ({"maxUnavailable": "25%"}, (wants(), failed("")), "1 of 2 nodes are unavailable, maxUnavailable is 25%"),
+        ({"maxUnavailable": 0}, (wants(), wants(available=False)), ""),
+        ({"maxUnavailable": 0, "paused": True}, (wants(),), ""),
+        ({"maxUnavailable": 0}, (done(),), ""),
+        ({}, (busy(), wants()), ""),
+    ],
+)
+def test_that_only_room_is_missing(spec: dict[str, Any], nodes: tuple[Facts, ...], why: str):
+    assert no_room(policy(**spec), tally(nodes)) == why
+
+
+@pytest.mark.parametrize(
+    ("spec", "node", "nodes", "why"),
+    [
+        ({"paused": True}, wants(), (), None),
+        ({"maxUnavailable": 1}, wants(), (busy(),), None),
+        ({"maxUnavailable": 1}, wants(), (busy(), done(available=False)), R.MAX_UNAVAILABLE),
+        ({"maxUnavailable": 0}, wants(available=False), (), None),
+        ({"drain": {"podSelector": "("}, "maxUnavailable": 0}, wants(), (), R.POLICY_INVALID),
+        ({}, wants(), (failed(),), R.HALTED),
+        ({}, wants(rank=RETRY), (failed(),), None),
+    ],
+)
+def test_what_waiting_does_not_help_against(spec: dict[str, Any], node: Facts, nodes: tuple[Facts, ...], why: Reason | None):
+    said = why_never(policy(**spec), tally((node, *nodes)), group_of(node))
+    assert (said[0] if said else None) == why
+
+
+def test_nodes_that_come_back_leave_room():
+    out = tally((done(available=False), done(available=False), wants()))
+    assert [lasting_room(policy(maxUnavailable=2), out, n) for n in range(4)] == [0, 1, 2, 2]
 
 
 def test_groups_are_told_apart_by_what_lets_them_go():

@@ -43,6 +43,7 @@ S, R = State, Reason
 ROW, DRAIN, FATE = "unit.upgrade.test_states:test_row", "unit.upgrade.test_drain", "unit.upgrade.test_drain:test_fate"
 ADMISSION, ANSWER = "unit.upgrade.test_admission:test_table", "unit.operate.test_answers:test_each_answer_has_one_meaning"
 FACTS, ATTEMPT, CLUSTER = "unit.upgrade.test_facts", "unit.upgrade.test_attempt", "cluster.test_"
+ALONE = "sim.test_isolation:test_a_bad_node_delays_no_other"
 
 CASES: dict[str, tuple[str, ...]] = {
     "1 ended pod of a DaemonSet": (f"{FATE}[kubectl evicts an ended pod of a DaemonSet; we leave it]",),
@@ -67,11 +68,13 @@ CASES: dict[str, tuple[str, ...]] = {
         f"{ANSWER}[two budgets known]",
         f"{ANSWER}[two budgets by the text]",
         f"{CLUSTER}blockers:test_one_budget_less_of_two_is_seen_on_the_watch",
+        f"{ALONE}[two_budgets]",
     ),
     "6 503 and a connection reset": (f"{ANSWER}[server error]", f"{ANSWER}[no answer]"),
     "6 a webhook that refuses": (
         f"{ANSWER}[webhook denies]",
         f"{CLUSTER}blockers:test_a_refusal_of_the_admission_is_told_in_its_own_words",
+        f"{ALONE}[eviction_denied]",
     ),
     "6 none ends a drain but its deadline": (f"{ROW}[drain out of time]", f"{ROW}[drain, all blocked]"),
     "7 StatefulSet pod of the same name elsewhere": (
@@ -85,6 +88,9 @@ CASES: dict[str, tuple[str, ...]] = {
         f"{ATTEMPT}:test_90_percent_used_before_a_restart_are_90_percent_after",
         f"{CLUSTER}restarts:test_the_time_used_before_a_restart_counts",
     ),
+    "8 the deadline passes in the middle of a wait": (
+        f"{ROW}[drain, its time is up before the blocked pod may be tried again]",
+    ),
     "8 going back prolongs nothing": (f"{ATTEMPT}:test_the_first_entry_counts_also_after_going_back",),
     "9 cordons before, during and after": (
         f"{CLUSTER}cordons:test_every_cordon_ends_as_its_owner_wants",
@@ -95,15 +101,36 @@ CASES: dict[str, tuple[str, ...]] = {
         f"{CLUSTER}interventions:test_a_node_deleted_in_the_middle_gives_its_slot_to_the_next",
         f"{CLUSTER}failures:test_a_node_deleted_and_made_again_in_the_middle_begins_anew",
     ),
-    "10 node not ready": (f"{CLUSTER}failures:test_a_node_that_is_lost_in_the_middle_says_so_and_delays_nobody",),
+    "10 node not ready": (
+        f"{CLUSTER}failures:test_a_node_that_is_lost_in_the_middle_says_so_and_delays_nobody",
+        f"{ALONE}[not_ready]",
+    ),
     "10 driver pod Pending": (
         f"{ROW}[pending]",
         f"{CLUSTER}failures:test_a_driver_pod_that_no_room_is_left_for_fails_with_the_schedulers_words",
+        f"{ALONE}[driver_pending]",
     ),
     "10 driver pod ImagePullBackOff": (
         f"{CLUSTER}driver:test_an_image_that_cannot_be_pulled_fails_the_node_with_this_reason",
+        f"{ALONE}[image_cannot_be_pulled]",
     ),
-    "10 driver pod Terminating for ever": (f"{ROW}[old pod held for too long]",),
+    "10 driver pod Terminating for ever": (
+        f"{ROW}[old pod held for too long]",
+        f"{CLUSTER}isolation:test_an_old_driver_pod_that_never_ends_fails_its_node_alone",
+        f"{ALONE}[old_driver_stuck_terminating]",
+    ),
+    "10 driver pod never ready, crashing, or never made": (
+        f"{ALONE}[driver_never_ready]",
+        f"{ALONE}[crash_loop]",
+        f"{ALONE}[no_driver_pod]",
+    ),
+    "10 workload that does not leave": (
+        f"{ALONE}[bare_pod]",
+        f"{ALONE}[empty_dir]",
+        f"{ALONE}[budget_that_never_allows]",
+        f"{ALONE}[job_for_ever]",
+        f"{ALONE}[stuck_terminating]",
+    ),
     "11 new target while half done": (
         f"{ROW}[new target half-way]",
         f"{CLUSTER}driver:test_a_second_version_in_the_middle_of_the_first_one",
@@ -120,7 +147,11 @@ CASES: dict[str, tuple[str, ...]] = {
         f"{ROW}[failed, same pod ready, not valid]",
         f"{CLUSTER}failures:test_a_validation_that_failed_is_not_skipped_by_a_new_driver_pod",
     ),
-    "12 validator absent": (f"{ROW}[none in time (P6)]", f"{ROW}[failed, same pod ready, no validation pod]"),
+    "12 validator absent": (
+        f"{ROW}[none in time (P6)]",
+        f"{ROW}[failed, same pod ready, no validation pod]",
+        f"{ALONE}[no_validation_pod]",
+    ),
     "13 policy disabled or gone in every state": tuple(
         f"{ROW}[{how}, {state}]"
         for how in ("policy disabled", "policy gone", "policy no longer selects the node")

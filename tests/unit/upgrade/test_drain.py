@@ -158,10 +158,18 @@ def test_attempts_belong_to_a_uid():
     assert evicted(drainage([workload("a")], ALL, {"a-before": Attempt(NOW + 60)}, NOW)) == ["a"]
 
 
+def test_of_a_pod_that_shuts_down_it_is_said_since_when_and_until_when_at_the_latest():
+    """deletionTimestamp is the end of the grace, not its begin."""
+    going = pod("a", terminating=True)
+    going = replace(going, metadata=replace(going.metadata, deletion_grace_period_seconds=30))
+    (blocker,) = drained(going).blockers
+    assert (blocker.since, blocker.until) == (DELETED.timestamp() - 30, DELETED.timestamp())
+
+
 def test_what_holds_a_pod_that_shuts_down_is_said():
     held = drained(pod("a", terminating=True, finalizers=("example.com/hold",))).blockers[0]
     assert "example.com/hold" in held.message
-    assert held.since == DELETED.timestamp()
+    assert held.until == DELETED.timestamp()
     assert drained(pod("a", terminating=True)).blockers[0].message == "shutting down"
     soon = drainage([pod("a", terminating=True)], ALL, {}, DELETED.timestamp() + 1)
     assert soon.blockers[0].message == "shutting down", "its kubelet is given a moment"

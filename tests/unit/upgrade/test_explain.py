@@ -4,7 +4,7 @@ import pytest
 
 from controller.upgrade.explain import Explanation, explain
 from controller.upgrade.facts import facts_of
-from controller.upgrade.fleet import Fleet
+from controller.upgrade.fleet import Fleet, Tally
 from controller.upgrade.plan import in_order, is_waiting, plan
 from controller.upgrade.reasons import Reason
 from controller.upgrade.record import Failure
@@ -129,7 +129,7 @@ def test_a_plan_goes_in_waves_and_names_pods_and_what_holds_them():
     web = workload("web")
     nodes = [waiting("n3"), waiting("n1", web), waiting("n2", ready=False), waiting("n4", pod("bare", owner=None))]
     ordered = in_order([(v, facts_of(v, NOW)) for v in nodes])
-    planned = plan(by, ordered, {"web": Attempt(float("inf"), Reason.POD_DISRUPTION_BUDGET, "no")}, NOW)
+    planned = plan(by, ordered, {"web": Attempt(float("inf"), Reason.POD_DISRUPTION_BUDGET, "no")}, NOW, Tally())
     assert [(p.node, p.wave) for p in planned] == [("n1", 1), ("n2", 0), ("n3", 1), ("n4", 2)]
     assert planned[0].evicts == ("ops/web",)
     assert [b.reason for p in planned for b in p.blockers] == [Reason.POD_DISRUPTION_BUDGET, Reason.UNMANAGED_POD]
@@ -140,7 +140,7 @@ def test_a_plan_without_a_drain_evicts_only_device_users():
     by = policy(podDeletion={"podSelector": "gpu=yes"})
     user = workload("user", labels={"gpu": "yes"})
     seen = at(S.UPGRADE_REQUIRED, OLD, policy=by, workload=(user, workload("web")))
-    (planned,) = plan(by, [seen], {}, NOW)
+    (planned,) = plan(by, [seen], {}, NOW, Tally())
     assert planned.evicts == ("ops/user",)
 
 

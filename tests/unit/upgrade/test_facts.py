@@ -7,7 +7,19 @@ from msgspec.structs import replace
 
 from controller.api.node import Node
 from controller.upgrade.assign import assign, contenders
-from controller.upgrade.facts import ORDINARY, OTHER_TARGET, REQUESTED, RETRY, SAFE_LOAD, Ask, facts_of, failing
+from controller.upgrade.decide import decide
+from controller.upgrade.facts import (
+    ORDINARY,
+    OTHER_TARGET,
+    REQUESTED,
+    RETRY,
+    SAFE_LOAD,
+    Ask,
+    Unlisted,
+    facts_of,
+    facts_unlisted,
+    failing,
+)
 from controller.upgrade.policy import Policy
 from controller.upgrade.reasons import Reason
 from controller.upgrade.record import Failure
@@ -160,6 +172,12 @@ def resting(state: State = S.UPGRADE_DONE, labels: dict[str, str] | None = None,
         ("at rest, its policy gone, another there", resting(policy="DriverUpgradePolicy/x"), (GPU,), ("gpu", None)),
         ("in progress: the record's, though younger", resting(S.DRAIN_REQUIRED), (GPU, OLDER), ("gpu", None)),
         ("in progress, disabled", resting(S.DRAIN_REQUIRED), (DISABLED, OLDER), (None, Released.DISABLED)),
+        (
+            "in progress, no longer selected, another there",
+            resting(S.DRAIN_REQUIRED, policy="DriverUpgradePolicy/pooled"),
+            (GPU, POOLED),
+            (None, Released.UNSELECTED),
+        ),
         ("in progress, same name elsewhere", resting(S.DRAIN_REQUIRED, namespace="x"), (GPU,), (None, Released.GONE)),
         ("in progress, record without policy", resting(S.DRAIN_REQUIRED, policy=""), (GPU,), ("gpu", None)),
         ("in progress, record without policy, none there", resting(S.DRAIN_REQUIRED, policy=""), (), (None, Released.GONE)),
@@ -183,3 +201,19 @@ def test_contenders_are_all_that_select_the_node():
     on = node(labels=POOL)
     assert [p.name for p in contenders(on, [OLDER, GPU, POOLED, DISABLED])] == ["older", "gpu", "pooled"]
     assert [p.name for p in contenders(node(), [GPU, POOLED])] == ["gpu"]
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_node_whose_driver_pods_are_not_known_counts_by_its_record_and_asks_for_nothing(state: State):
+    seen = at(state, OLD, rec={"failure": FAILURE} if state is S.UPGRADE_FAILED else {})
+    whole, facts = facts_of(seen, NOW), facts_unlisted(Unlisted(replace(seen, driver_pods=())), NOW)
+    assert facts == replace(whole, ask=Ask.NOTHING, blocked=None, rank=facts.rank)
+    lost = replace(seen, policy=None, released=Released.UNSELECTED, driver_pods=())
+    assert facts_unlisted(Unlisted(lost), NOW).in_progress == (state in IN_PROGRESS)
+    assert facts_unlisted(Unlisted(lost), NOW).policy == (GPU.full_name if state in IN_PROGRESS else "")
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_decision_that_was_made_anyway_is_not_made_again(state: State):
+    for seen in (at(state, OLD), at(state, NEW), at(state), at(state, OLD, labels={KEYS.skip: "true"})):
+        assert facts_of(seen, NOW, decide(seen, NOW)) == facts_of(seen, NOW)

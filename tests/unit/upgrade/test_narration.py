@@ -15,6 +15,7 @@ from controller.upgrade.narration import (
     TOLD_REASONS,
     Happening,
     Told,
+    gist,
     on_condition,
     on_decision,
     on_transition,
@@ -78,6 +79,14 @@ def test_a_failure_says_where_why_and_what_to_do():
     assert told is not None
     assert "failed in drain-required: DeadlineExceeded: time is up with work/web. The node stays cordoned." in told.note
     assert "driver-upgrade retry n1" in told.note
+
+
+def test_a_failure_on_an_open_node_does_not_call_it_cordoned():
+    lifted = to(FAILED, reason=Reason.CORDON_LIFTED, message="lifted 6 times")
+    told = on_transition(at(DRAIN, OLD, cordoned=False), lifted)
+    assert told is not None
+    assert "the node is open to new pods" in told.note
+    assert "stays cordoned" not in told.note
 
 
 def test_the_failures_of_the_core_are_told():
@@ -192,8 +201,8 @@ GOOD = [
 
 @pytest.mark.parametrize(("kind", "status", "reason"), GOOD)
 def test_what_is_as_it_should_be_is_not_told_at_first_sight(kind, status, reason):
-    assert on_condition(kind, None, (status, reason), "") is None
-    assert on_condition(kind, (status, reason), (status, reason), "other words") is None
+    assert on_condition(kind, None, (status, reason), "", "gpu") is None
+    assert on_condition(kind, (status, reason), (status, reason), "other words", "gpu") is None
 
 
 @pytest.mark.parametrize(
@@ -213,13 +222,39 @@ def test_what_is_as_it_should_be_is_not_told_at_first_sight(kind, status, reason
         ("Progressing", ("True", "Upgrading"), ("False", "Disabled"), "PolicyDisabled", False),
         ("Progressing", ("True", "Paused"), ("False", "Paused"), None, False),
         ("Progressing", ("True", "Upgrading"), ("False", "Blocked"), None, False),
+        ("Progressing", ("True", "Upgrading"), ("False", "MaxUnavailable"), "RolloutBlocked", True),
+        ("Progressing", ("False", "Blocked"), ("False", "MaxUnavailable"), "RolloutBlocked", True),
+        ("Progressing", None, ("False", "MaxUnavailable"), "RolloutBlocked", True),
+        ("Progressing", ("False", "MaxUnavailable"), ("True", "Upgrading"), "RolloutStarted", False),
         ("Available", ("True", "NodesAvailable"), ("False", "NoNodeAvailable"), None, False),
     ],
 )
 def test_a_condition_that_changes_is_told(kind, old, new, expected, warning):
-    found = on_condition(kind, old, new, "why")
+    found = on_condition(kind, old, new, "why", "gpu")
     assert (found.reason, found.warning) == (expected, warning) if found else expected is None
     assert found is None or "why" in found.note
+
+
+def test_a_pause_is_told_with_the_command_that_ends_it():
+    found = on_condition("Progressing", ("True", "Upgrading"), ("True", "Paused"), "", "Kind/ns/gpu")
+    assert found is not None
+    assert "`driver-upgrade resume Kind/ns/gpu`" in found.note
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "expected"),
+    [
+        ("Blocked", "nothing can begin: 2 Skipped", "Blocked"),
+        ("Blocked", "nothing can begin: 1 Skipped, 3 MaxUnavailable: 0 of 3 nodes are unavailable", "MaxUnavailable"),
+        ("NodesFailed", "MaxUnavailable", "NodesFailed"),
+    ],
+)
+def test_what_blocks_a_rollout_is_news_of_its_own(reason: str, message: str, expected: str):
+    assert gist({"status": "False", "reason": reason, "message": message}) == ("False", expected)
+
+
+def test_what_is_told_now_was_told_before_without_words():
+    assert gist({"type": "Halted", "status": "False", "reason": "BelowThreshold"}) == ("False", "BelowThreshold")
 
 
 def rows(about: str) -> Iterator[list[str]]:

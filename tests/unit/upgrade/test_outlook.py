@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from controller.upgrade.decide import decide
+from controller.upgrade.fleet import Tally
 from controller.upgrade.outlook import Outlook, outlook
 from controller.upgrade.plan import PlannedNode
 from controller.upgrade.reasons import Reason
@@ -45,7 +46,7 @@ def planned(*waves: int) -> list[PlannedNode]:
 def test_the_estimate_goes_by_what_the_nodes_took(
     slots: int, waves: tuple[int, ...], took: dict[str, float], seconds: float | None
 ) -> None:
-    assert outlook(policy(maxParallelUpgrades=slots), planned(*waves), took).seconds == seconds
+    assert outlook(policy(maxParallelUpgrades=slots), planned(*waves), took, Tally()).seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -62,21 +63,22 @@ def test_the_estimate_goes_by_what_the_nodes_took(
     ],
 )
 def test_the_bound_is_the_sum_of_the_time_outs_that_count(fields: dict[str, Any], at_most: float | None) -> None:
-    assert outlook(policy(**fields), planned(1), {}).at_most == at_most
+    assert outlook(policy(**fields), planned(1), {}, Tally()).at_most == at_most
 
 
 def test_the_bound_counts_every_wave() -> None:
     by = policy(podRestart={"timeoutSeconds": 40})
-    assert outlook(by, planned(1, 2, 0), {}) == Outlook(by.full_name, 2, None, 80.0)
+    assert outlook(by, planned(1, 2, 0), {}, Tally()) == Outlook(by.full_name, 2, None, 80.0)
 
 
-def done(**changes: Any) -> Record:
-    """The record of a node that is done now, and was granted 95.4 s ago."""
-    entered = {State.CORDON_REQUIRED: NOW - 95.4, State.UNCORDON_REQUIRED: NOW - 1}
+def done(clock_set: float = 0.0, **changes: Any) -> Record:
+    """The record of a node that is done now, and was granted 95.4 s ago, before the server's clock was set."""
+    granted = NOW - 95.4 - clock_set
+    entered = {State.CORDON_REQUIRED: granted, State.UNCORDON_REQUIRED: NOW - 1}
     on = node(
         State.UNCORDON_REQUIRED, record(State.UNCORDON_REQUIRED, claim=True, entered=entered, **changes), cordoned=True
     )
-    patch = decide(view(on, driver_pod("new", 2)), NOW).patch
+    patch = decide(view(on, driver_pod("new", 2), moved={granted: clock_set}), NOW).patch
     assert patch is not None
     assert patch.record is not None
     assert patch.state is State.UPGRADE_DONE
@@ -85,6 +87,11 @@ def done(**changes: Any) -> Record:
 
 def test_a_node_that_is_done_keeps_what_it_took() -> None:
     assert done(took=7).took == 95
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_by_how_much_the_clock_was_set_is_nothing_that_a_node_took(seconds: float) -> None:
+    assert done(seconds).took == 95
 
 
 def test_a_failed_attempt_says_nothing_about_the_next_and_leaves_what_was_known() -> None:

@@ -86,6 +86,20 @@ def test_a_bad_field_is_named(spec: dict[str, Any], field: str):
     assert not found.usable
 
 
+@pytest.mark.parametrize(
+    ("spec", "remedy"),
+    [
+        ({"maxUnavailable": "101%"}, "a percentage from 0% to 100%"),
+        ({"podDeletion": {"resourceNames": ["*"]}}, "not at the start"),
+    ],
+)
+def test_what_breaks_a_pattern_is_told_what_it_must_be(spec: dict[str, Any], remedy: str):
+    """Other operators' schemas do not say it: theirs is "an integer or a string"."""
+    (error,) = policy(**spec).errors
+    assert remedy in error.message
+    assert "regex" not in error.message
+
+
 def test_every_bad_field_is_named_and_the_others_keep_their_values():
     found = policy(
         maxUnavailable="101%", drain={"podSelector": "("}, validation={"timeoutSeconds": -1}, maxParallelUpgrades=7

@@ -2,12 +2,17 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from controller.upgrade.actions import Decision
+from controller.upgrade.conditions import conditions, status_of
 from controller.upgrade.facts import ORDINARY, SAFE_LOAD, Ask, Facts
 from controller.upgrade.fleet import Fleet, Tally
+from controller.upgrade.narration import gist
+from controller.upgrade.policy import Policy
 from controller.upgrade.reasons import Blocker, Reason
 from controller.upgrade.record import Failure
+from controller.upgrade.remedies import REMEDIES
 from controller.upgrade.states import State
 from controller.upgrade.summary import (
     MAX_BLOCKERS_IN_ALL,
@@ -22,8 +27,9 @@ from controller.upgrade.summary import (
     waiting,
     waiting_for,
 )
-from controller.upgrade.survey import headline
+from controller.upgrade.survey import headline, survey
 from tests.unit.upgrade.builders import ENTERED, NOW, policy, record
+from tools import policy_docs
 
 DRAIN, FAILED, REQUIRED, DONE = State.DRAIN_REQUIRED, State.UPGRADE_FAILED, State.UPGRADE_REQUIRED, State.UPGRADE_DONE
 MOST_BYTES = 400_000
@@ -106,6 +112,23 @@ def test_a_time_that_is_none_is_left_out(at):
     assert stamp(at) == ""
 
 
+def test_an_item_has_every_field_that_the_crd_tells_of():
+    """The CRD told of the blockers of failed nodes, which nothing keeps."""
+    status = policy_docs.load()["properties"]["status"]["properties"]
+    blocker = Blocker(Reason.POD_DISRUPTION_BUDGET, "work", "web", "needs 1, has 1", NOW, NOW + 1)
+    decision = Decision(DRAIN, reason=blocker.reason, message="1 left", blockers=(blocker,), deadline=NOW + 60)
+    active = active_item("n1", record(DRAIN), decision)
+    failure = Failure(Reason.DEADLINE_EXCEEDED, DRAIN, message="too late")
+    told = {
+        "active": active,
+        "active.blockers": active["blockers"][0],
+        "failed": failed_item("n1", record(FAILED, failure=failure)),
+    }
+    schemas = {name: status[name]["items"]["properties"] for name in ("active", "failed")}
+    schemas["active.blockers"] = schemas["active"]["blockers"]["items"]["properties"]
+    assert {name: set(item) for name, item in told.items()} == {name: set(fields) for name, fields in schemas.items()}
+
+
 def test_waiting_nodes_are_counted_by_reason_each_with_the_first():
     found = tally(
         node(REQUIRED),
@@ -159,3 +182,54 @@ def test_a_rollout_of_which_nothing_can_begin_is_blocked():
     )
     assert headline(policy(), tally(node(REQUIRED), node(REQUIRED, blocked=Reason.SKIPPED)))[0] == "Upgrading"
     assert headline(policy(), tally(node(REQUIRED, blocked=Reason.REVISION_UNKNOWN)))[0] == "Upgrading"
+
+
+CAPPED = policy(maxUnavailable=0)
+FULL = "0 of {} nodes are unavailable, maxUnavailable is 0. {}"
+
+
+def test_a_rollout_that_max_unavailable_keeps_from_beginning_is_blocked_and_says_what_to_do():
+    words = FULL.format(3, REMEDIES[Reason.MAX_UNAVAILABLE])
+    found = tally(node(REQUIRED), node(REQUIRED), node(REQUIRED))
+    assert headline(CAPPED, found) == ("Blocked", f"nothing can begin: 3 MaxUnavailable: {words}")
+    assert status_of(CAPPED, found, [])["state"] == "Blocked"
+    beside = tally(node(REQUIRED, blocked=Reason.SKIPPED), node(REQUIRED))
+    words = FULL.format(2, REMEDIES[Reason.MAX_UNAVAILABLE])
+    assert headline(CAPPED, beside) == ("Blocked", f"nothing can begin: 1 Skipped, 1 MaxUnavailable: {words}")
+
+
+def test_its_condition_says_the_same_and_is_news():
+    (progressing,) = (c for c in conditions(CAPPED, tally(node(REQUIRED)), []) if c.type == "Progressing")
+    assert (progressing.status, progressing.reason) == ("False", "Blocked")
+    assert progressing.message.startswith("0 of 1 nodes are up to date, 0 in progress, 1 waiting: nothing can begin: 1 Max")
+    assert gist(msgspec.to_builtins(progressing)) == ("False", "MaxUnavailable")
+
+
+@pytest.mark.parametrize(
+    ("situation", "by", "nodes", "word"),
+    [
+        ("one in progress makes room when it is done", CAPPED, (node(REQUIRED), node(DRAIN)), "Upgrading"),
+        ("one needs no room", CAPPED, (node(REQUIRED), replace(node(REQUIRED), available=False)), "Upgrading"),
+        ("a validation needs none", CAPPED, (node(REQUIRED), replace(node(FAILED), ask=Ask.VALIDATION)), "Upgrading"),
+        ("there is room", policy(maxUnavailable=1), (node(REQUIRED),), "Upgrading"),
+        ("paused", policy(maxUnavailable=0, paused=True), (node(REQUIRED),), "Paused"),
+        ("nothing waits", CAPPED, (node(DONE),), "Idle"),
+    ],
+)
+def test_it_is_not_blocked_where(situation: str, by: Policy, nodes: tuple[Facts, ...], word: str):
+    assert headline(by, tally(*nodes))[0] == word
+
+
+def test_a_survey_tells_the_reasons_as_the_status_does():
+    found = tally(node(REQUIRED), node(REQUIRED), node(REQUIRED, blocked=Reason.SKIPPED))
+    assert survey(CAPPED, found).blocked == (
+        {"reason": "MaxUnavailable", "nodes": 2, "example": "n0000"},
+        {"reason": "Skipped", "nodes": 1, "example": "n0002"},
+    )
+    assert survey(CAPPED, found, counts=False).blocked == ()
+
+
+def test_a_paused_policy_is_told_with_the_command_that_ends_it():
+    assert headline(policy(paused=True), tally(node(REQUIRED)))[1] == (
+        "resume it with driver-upgrade resume DriverUpgradePolicy/ops/gpu"
+    )

@@ -1,6 +1,7 @@
 """Pods that are on a node but cannot be decoded: nobody knows what they hold, so the node is not empty, and that is said."""
 
 from controller.upgrade.decide import decide
+from controller.upgrade.fleet import Tally
 from controller.upgrade.plan import plan
 from controller.upgrade.reasons import Reason
 from controller.upgrade.states import State
@@ -28,6 +29,6 @@ def test_a_failure_names_the_first():
 
 def test_a_plan_foresees_them():
     seen = view(a_node(), OLD, policy=DRAINED, workload=(workload("train"),), unreadable=UNREADABLE)
-    (planned,) = plan(DRAINED, [seen], {}, NOW)
+    (planned,) = plan(DRAINED, [seen], {}, NOW, Tally())
     assert [(b.reason, b.namespace, b.name) for b in planned.blockers] == NAMED
     assert planned.evicts == ("ops/train",)
