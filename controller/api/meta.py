@@ -6,7 +6,7 @@ the garbage collector (``gc=False``), which is safe because they never hold cycl
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -23,6 +23,11 @@ class OwnerReference(Trimmed, frozen=True, gc=False):
     name: str = ""
     uid: str = ""
     controller: bool | None = None
+
+
+def micro_time(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, as the API's MicroTime."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class ObjectMeta(Trimmed, frozen=True, gc=False):

@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from controller.api.event import EventType, ObjectReference
-from controller.api.meta import KubeObject
+from controller.api.meta import KubeObject, micro_time
 from controller.kube.client import Client
 from controller.kube.errors import (
     ApiError,
@@ -188,7 +187,7 @@ def _body(event: Event, source: Mapping[str, str]) -> Mapping[str, Any]:
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": event.name, "namespace": event.namespace},
-        "eventTime": _micro_time(event.first),
+        "eventTime": micro_time(event.first),
         "type": type_,
         "reason": reason,
         "action": action,
@@ -204,8 +203,4 @@ def _body(event: Event, source: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def _series(event: Event) -> Mapping[str, Any]:
-    return {"count": event.count, "lastObservedTime": _micro_time(event.last)}
-
-
-def _micro_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {"count": event.count, "lastObservedTime": micro_time(event.last)}

@@ -3,10 +3,10 @@
 client-go's ``resourcelock/leaselock.go``.
 """
 
-from datetime import UTC, datetime
 from typing import Final
 
 from controller.api.lease import Lease, LeaseSpec
+from controller.api.meta import micro_time
 
 RELEASED_SECONDS: Final = 1
 """The duration that a Lease is given back with, as client-go does it; it tells a release from a person's edit."""
@@ -25,7 +25,7 @@ def lease_body(
         seconds: Its duration.
         at: Server time in seconds since the epoch.
     """
-    now = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    now = micro_time(at)
     was = old.spec if old else LeaseSpec()
     same = was.holder_identity == holder
     spec = LeaseSpec(

@@ -32,9 +32,7 @@ from controller.logs import detached
 from controller.operate.budgetwaits import BY_NAMESPACE
 from controller.operate.nodepods import BY_NODE
 from controller.operate.options import Options
-from controller.upgrade.keys import keys_for
-from controller.upgrade.marks import marked_drivers
-from controller.upgrade.record import decode_record
+from controller.upgrade.marks import records_on
 from controller.upgrade.revision import HASH_LABEL, Revisions, revisions_of, split_target
 from controller.upgrade.sources import Source
 
@@ -150,9 +148,8 @@ class Caches:
     def _in_progress(self) -> Iterator[tuple[str, str]]:
         """The selectors by which nodes in progress go on without their policy."""
         for node in self.nodes.store.list():
-            for driver in marked_drivers(node, self._domain):
-                record = decode_record(node.annotations.get(keys_for(driver, self._domain).record))
-                uid = split_target(record.target)[0] if record is not None and record.in_progress else ""
+            for _, record in records_on(node, self._domain):
+                uid = split_target(record.target)[0] if record.in_progress else ""
                 if uid and (daemonset := self.daemonset_by_uid(uid)):
                     yield daemonset.namespace, str(self.pods_of(daemonset))
 

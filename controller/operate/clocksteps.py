@@ -18,9 +18,8 @@ from controller.api.node import Node
 from controller.kube.clock import ServerClock
 from controller.kube.store import Store
 from controller.upgrade.actions import PatchNode
-from controller.upgrade.keys import keys_for
-from controller.upgrade.marks import marked_drivers
-from controller.upgrade.record import Record, decode_record
+from controller.upgrade.marks import records_on
+from controller.upgrade.record import Record
 from controller.upgrade.snapshot import NodeView
 
 SENT: Final = 16
@@ -76,8 +75,5 @@ class ClockSteps:
 
     def _standing(self, node: Node) -> Iterator[tuple[str, Record]]:
         """The records that are on a node as far as we know, and those that may be."""
-        for driver in marked_drivers(node, self._domain):
-            record = decode_record(node.annotations.get(keys_for(driver, self._domain).record))
-            if record is not None:
-                yield driver, record
+        yield from records_on(node, self._domain)
         yield from self._sent.get(node.name, ())

@@ -98,11 +98,12 @@ def plan(
         now: Server time in seconds.
         tally: The policy's counts.
     """
-    returning = sum(_gives_room(view) for view in views)
+    giving = [_gives_room(view) for view in views]
+    returning = sum(giving)
     waves = _Waves(free_slots(policy.spec.max_parallel_upgrades, 0), lasting_room(policy, tally, returning))
     planned = []
-    for view in views:
-        facts, gives = facts_of(view, now), _gives_room(view)
+    for view, gives in zip(views, giving, strict=True):
+        facts = facts_of(view, now)
         reason, message = why_not_eligible(view)
         if reason is None:
             reason, message = why_never(policy, tally, group_of(facts), returning) or (None, "")

@@ -65,11 +65,11 @@ class Witness:
         """Names of the pods whose eviction was accepted, in order, once for each time."""
         if self._log is None:
             pytest.skip("the cluster was given: there is no audit log")
-        return [r.name for r in self._workloads() if r.subresource == "eviction" and r.code in SUCCESS]
+        return self._accepted()
 
     def check(self) -> None:
         """The controller evicts no workload twice, and deletes none. It is never an administrator."""
-        accepted = [r.name for r in self._workloads() if r.subresource == "eviction" and r.code in SUCCESS]
+        accepted = self._accepted()
         assert len(set(accepted)) == len(accepted), f"evicted twice: {accepted}"
         other = [r for r in self._workloads() if r.subresource != "eviction"]
         assert not other, f"a workload is evicted, never written otherwise: {other}"
@@ -79,6 +79,9 @@ class Witness:
     def _ours(self) -> list[Request]:
         self._read()
         return writes(self._writes, "driver-upgrade")
+
+    def _accepted(self) -> list[str]:
+        return [r.name for r in self._workloads() if r.subresource == "eviction" and r.code in SUCCESS]
 
     def _workloads(self) -> list[Request]:
         """Writes of pods of the workload namespace, by any controller."""
