@@ -20,8 +20,9 @@ refused, reset, cut off, 429, 5xx, bad line     back off (Retry-After counts), r
 that is refused as well                         take the newest state
 4xx to WatchList                                list in pages, from now on
 401, 403                                        back off; ``last_error`` says which permission is missing
-404 for the resource (its CRD is absent)        ``absent``, and synced as empty; again in 60 s. If objects are held, a second
-                                                404 must confirm it: they are not given up for one proxy's mistake
+404 for the resource (its CRD is absent)        ``absent``; a second 404 must confirm it, for no policy is given up for one
+                                                proxy's mistake: a second later where nothing is known yet, else in 60 s.
+                                                Then synced as empty; again in 60 s
 404 for a built-in resource                     back off: it cannot be absent, and to take its objects for gone is dangerous
 object malformed                                reported; what is held of it stays; the watch goes on
 event longer than 8 MiB                         list in pages once
@@ -60,6 +61,8 @@ from controller.kube.watch import Event
 
 T = TypeVar("T", bound=KubeObject)
 ABSENT_RETRY: Final = 60.0
+ABSENT_CONFIRM: Final = 1.0
+"""Seconds until a first 404 is asked about again where nothing was known before: the start of the program waits for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +156,7 @@ class Reflector(Generic[T]):
         except NotFound:
             if self._resource.built_in:
                 raise
-            self._not_found()
+            self._empty()
 
     async def _step(self) -> float:
         """Do the next thing; return the seconds to wait after it."""
@@ -250,17 +253,20 @@ class Reflector(Generic[T]):
         return self._follower.pause(error)
 
     def _not_found(self) -> float:
-        """The resource does not exist; believed at the second time where objects of it are held."""
-        if not len(self._store) or self.absent:
-            self._store.replace((), self._version)
-            self._synced.set()
+        """The resource does not exist; believed at the second time in a row."""
+        if confirmed := self.absent:
+            self._empty()
         self.last_error = f"the API server does not know {self._resource}: install its CustomResourceDefinition"
         if not self.absent:
             extra = {"resource": str(self._resource), "detail": self.last_error, "again_s": ABSENT_RETRY}
             logger.info("resource absent", extra=extra)
         self.absent = self._stale = True
         self._at_least = ""
-        return ABSENT_RETRY
+        return ABSENT_RETRY if confirmed or self.synced else ABSENT_CONFIRM
+
+    def _empty(self) -> None:
+        self._store.replace((), self._version)
+        self._synced.set()
 
     def _explain(self, error: KubeError) -> str:
         text = f"{self._resource}: {error}"

@@ -39,7 +39,7 @@ def named(value: Call | str) -> str:
 def meets(call: Call, situation: str, verdict: Verdict) -> Plan:
     """The plan of one combination. A 404 for all of a custom resource says that it has no definition.
 
-    That is believed at the second time, and where nothing is known yet at the first; it is asked for again a minute later.
+    That is believed at the second time in a row; it is asked for again a minute later.
     """
     undefined = call in {("LIST", "driverupgradepolicies"), ("WATCH", "driverupgradepolicies")}
     if not undefined or verdict.answer is None or verdict.answer.code != 404:

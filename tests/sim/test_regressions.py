@@ -97,6 +97,16 @@ def test_seed(seed, faults):
     assert not (found := simulate(random_plan(seed, faults)).violations), (SEEDS[seed, faults], found)
 
 
+def test_a_mistaken_404_to_the_first_look_at_policies():
+    """A process that started amid a rollout took every policy for gone, and gave all nodes back half upgraded."""
+    plan = scene("drain")
+    missing = Verdict(answer=error_answer(404, "NotFound", "not found"))
+    plan.verdicts = {("WATCH", "driverupgradepolicies"): [missing]}
+    plan.script = [(9.0, lambda world: world.restart())]
+    outcome = simulate(plan)
+    assert (outcome.violations, outcome.upgrades) == ([], plan.nodes)
+
+
 def test_a_policy_that_goes_while_the_controller_starts():
     """It waited for ever for the first list of driver pods that nobody wanted any more, and never acted again."""
     plan = scene("restart")
