@@ -17,6 +17,7 @@ from controller.kube.leaderelection import LeaderElectionConfig, LeaderElector, 
 from controller.kube.ratelimiters import TokenBucket
 from controller.kube.transport import AiohttpTransport, Transport
 from controller.operate.controller import Controller
+from controller.operate.marking import SHARE
 from controller.operate.metrics import Metrics
 from controller.operate.options import Options
 from controller.server.guard import REVIEWS_BURST, REVIEWS_QPS, Guard
@@ -59,7 +60,7 @@ async def run(options: Options, settings: Settings) -> None:
     """
     connection = await config.load(settings.kubeconfig, settings.context)
     namespaces = options.driver_namespaces or options.default_namespaces(connection.namespace)
-    options = replace(options, driver_namespaces=namespaces)
+    options = replace(options, driver_namespaces=namespaces, marks_qps=settings.qps * SHARE)
     metrics = Metrics()
     agent = f"driver-upgrade/{__version__} {options.pod_uid}".rstrip()
     transport = AiohttpTransport(connection, user_agent=agent)

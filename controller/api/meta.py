@@ -7,8 +7,11 @@ the garbage collector (``gc=False``), which is safe because they never hold cycl
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
+
+_LAST_SECOND: Final = 253_402_300_799
 
 
 class Trimmed(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -28,6 +31,13 @@ class OwnerReference(Trimmed, frozen=True, gc=False):
 def micro_time(seconds: float) -> str:
     """Return a time, in seconds since the epoch, as the API's MicroTime."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def timestamp(seconds: float | None) -> str:
+    """Return a time, in seconds since the epoch, as the API's Time; empty where there is none, or beyond the year 9999."""
+    if not seconds or not 0 < seconds <= _LAST_SECOND:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class ObjectMeta(Trimmed, frozen=True, gc=False):

@@ -259,11 +259,6 @@ def machine(value: Any, form: str) -> str:
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).rstrip("\n")
 
 
-def rfc3339(seconds: float) -> str:
-    """Return a time as programs want it; empty for none."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else ""
-
-
 def clock(seconds: float, now: float) -> str:
     """Return a time as a person at this machine reads it, with the date where it is a day or more away."""
     form = "%H:%M:%S" if abs(seconds - now) < _UNITS[0][0] else "%Y-%m-%d %H:%M"

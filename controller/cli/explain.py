@@ -6,6 +6,7 @@ from typing import Any
 import click
 import msgspec
 
+from controller.api.meta import timestamp
 from controller.cli.common import (
     CommandError,
     Target,
@@ -14,7 +15,6 @@ from controller.cli.common import (
     duration,
     machine,
     output_option,
-    rfc3339,
     suggest,
     target_options,
     with_client,
@@ -72,7 +72,7 @@ def as_data(found: Explanation) -> dict[str, Any]:
     for item in (data, *data.get("blockers", ())):
         for key in ("since", "deadline", "until"):
             if key in item:
-                item[key] = rfc3339(item[key])
+                item[key] = timestamp(item[key])
     return data
 
 

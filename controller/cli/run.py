@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
     default=100.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Requests a second to the API server, watches apart.",
+    help="Requests a second to the API server, watches apart. Half of them may mark nodes that wait for their turn.",
 )
 @click.option(
     "--kube-api-burst",

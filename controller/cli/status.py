@@ -11,11 +11,11 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from controller.api.meta import timestamp
 from controller.cli.common import (
     Target,
     machine,
     output_option,
-    rfc3339,
     target_options,
     with_client,
 )
@@ -90,7 +90,7 @@ def _order(found: Explanation) -> tuple[int, str, str]:
 
 def _data(picture: Picture) -> dict[str, Any]:
     return {
-        "time": rfc3339(picture.now()),
+        "time": timestamp(picture.now()),
         "policies": [msgspec.to_builtins(s) for s in surveys(picture)],
         "nodes": [as_data(e) for e in notable(picture)],
     }

@@ -20,9 +20,9 @@ refused, reset, cut off, 429, 5xx, bad line     back off (Retry-After counts), r
 that is refused as well                         take the newest state
 4xx to WatchList                                list in pages, from now on
 401, 403                                        back off; ``last_error`` says which permission is missing
-404 for the resource (its CRD is absent)        ``absent``; a second 404 must confirm it, for no policy is given up for one
-                                                proxy's mistake: a second later where nothing is known yet, else in 60 s.
-                                                Then synced as empty; again in 60 s
+404 for the resource (its CRD is absent)        ``absent``; the next answer must confirm it, for no policy is given up for
+                                                one proxy's mistake: a second later where nothing is known yet, else in
+                                                60 s. Then synced as empty; again in 60 s
 404 for a built-in resource                     back off: it cannot be absent, and to take its objects for gone is dangerous
 object malformed                                reported; what is held of it stays; the watch goes on
 event longer than 8 MiB                         list in pages once
@@ -117,6 +117,8 @@ class Reflector(Generic[T]):
         self._at_least = ""
         # The next state must come by a paged list, because a watch cannot carry it.
         self._oversized = False
+        # Whether the last answer was that the resource does not exist.
+        self._denied = False
         self._synced = asyncio.Event()
         self.malformed = MalformedObjects(resource, hooks.on_malformed)
         """Objects that exist but cannot be decoded."""
@@ -238,6 +240,7 @@ class Reflector(Generic[T]):
         """Decide how to go on after an error; return the seconds to wait first."""
         if isinstance(error, NotFound) and not self._resource.built_in:
             return self._not_found()
+        self._denied = False
         if self._stale and self._watch_list and not self._oversized and _refuses_watch_list(error):
             logger.info("no WatchList, listing instead", extra={"resource": str(self._resource), "error": str(error)})
             self._watch_list = False
@@ -254,13 +257,13 @@ class Reflector(Generic[T]):
 
     def _not_found(self) -> float:
         """The resource does not exist; believed at the second time in a row."""
-        if confirmed := self.absent:
+        if confirmed := self._denied:
             self._empty()
         self.last_error = f"the API server does not know {self._resource}: install its CustomResourceDefinition"
         if not self.absent:
             extra = {"resource": str(self._resource), "detail": self.last_error, "again_s": ABSENT_RETRY}
             logger.info("resource absent", extra=extra)
-        self.absent = self._stale = True
+        self._denied = self.absent = self._stale = True
         self._at_least = ""
         return ABSENT_RETRY if confirmed or self.synced else ABSENT_CONFIRM
 
@@ -280,7 +283,7 @@ class Reflector(Generic[T]):
     def _recovered(self) -> None:
         if self.absent:
             logger.info("resource present", extra={"resource": str(self._resource)})
-        self.absent = False
+        self._denied = self.absent = False
         self.last_error = ""
 
     def _now(self) -> float:

@@ -7,7 +7,7 @@ record first asks for them, and end when no policy has the selector any more and
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from controller.api.meta import KubeObject
@@ -69,6 +69,8 @@ class Caches:
         self._on_listed: list[Callable[[], None]] = []
         # Hashes that a consistent LIST has proved to be of no revision, by DaemonSet uid.
         self._absent: dict[str, frozenset[str]] = {}
+        # The highest number that a revision of a DaemonSet was seen to have, by the DaemonSet's uid.
+        self._highest: dict[str, int] = {}
         self.proofs = 0
         """How often that has changed by a LIST: what was collected of revisions before is out of date."""
         self._domain = options.domain
@@ -80,9 +82,10 @@ class Caches:
         """Know a driver namespace's DaemonSets as well; before :meth:`start`."""
         daemonsets = Informer(self._client, DAEMONSETS, namespace, metrics=self._metrics)
         daemonsets.store.index_by(BY_UID, lambda d: (d.uid,))
-        daemonsets.add_handler(self._forget_absent)
+        daemonsets.add_handler(self._forget)
         revisions = Informer(self._client, CONTROLLER_REVISIONS, namespace, metrics=self._metrics)
         revisions.store.index_by(BY_OWNER, lambda r: (r.controller_ref.uid,) if r.controller_ref else ())
+        revisions.add_handler(self._numbered)
         self.daemonsets[namespace], self.controller_revisions[namespace] = daemonsets, revisions
 
     async def load(self) -> None:
@@ -180,10 +183,16 @@ class Caches:
             return Selector()
 
     def revisions(self, daemonset: DaemonSet) -> Revisions:
-        """Return what is known of a DaemonSet's revisions."""
+        """Return what is known of a DaemonSet's revisions: nothing while the newest that was seen is missing.
+
+        No DaemonSet that stands loses its newest revision but by a person's hand. What a deleted one leaves is collected in
+        no order, and while its watch hangs the next older revision would be taken for the newest, and its pods for current.
+        """
         informer = self.controller_revisions.get(daemonset.namespace)
         found = informer.store.by_index(BY_OWNER, daemonset.uid) if informer else ()
-        return revisions_of(daemonset.uid, found, self._absent.get(daemonset.uid, frozenset()))
+        known = revisions_of(daemonset.uid, found, self._absent.get(daemonset.uid, frozenset()))
+        behind = known.newest is None or known.newest[1] < self._highest.get(daemonset.uid, 0)
+        return Revisions() if behind else known
 
     async def list_revisions(self, namespace: str, uid: str, hashes: frozenset[str]) -> None:
         """List a namespace's revisions consistently; hashes that are not among the DaemonSet's are of none.
@@ -202,14 +211,30 @@ class Caches:
         for revision in result.items:
             informer.store.observe_write(revision)
         if await self._stands(held):
-            known: Mapping[str, Any] = revisions_of(uid, result.items).known
+            known = revisions_of(uid, result.items).known
+            self._highest[uid] = max(known.values(), default=0)
             carried = {pod.labels.get(HASH_LABEL, "") for store in self.driver_pod_stores() for pod in store.list()}
             self._absent[uid] = (self._absent.get(uid, frozenset()) & carried) | (hashes - known.keys())
             self.proofs += 1
 
-    def _forget_absent(self, old: DaemonSet | None, new: DaemonSet | None) -> None:
-        if old is not None and new is None:
+    def _forget(self, old: DaemonSet | None, new: DaemonSet | None) -> None:
+        """A DaemonSet that is gone, or another of its name came in its place."""
+        if old is not None and (new is None or new.uid != old.uid):
             self._absent.pop(old.uid, None)
+            self._highest.pop(old.uid, None)
+
+    def _numbered(self, old: ControllerRevision | None, new: ControllerRevision | None) -> None:
+        """Remember the highest number while its owner is there, or another revision of it, which may come before it."""
+        revision = new or old
+        owner = revision.controller_ref if revision else None
+        if revision is None or owner is None:
+            return
+        if new is not None:
+            self._highest[owner.uid] = max(new.revision, self._highest.get(owner.uid, 0))
+            return
+        others = self.controller_revisions[revision.namespace].store.by_index(BY_OWNER, owner.uid)
+        if not others and self.daemonset_by_uid(owner.uid) is None:
+            self._highest.pop(owner.uid, None)
 
     async def _stands(self, held: DaemonSet) -> bool:
         """Read a DaemonSet anew, for the cache as well; returns whether it is there and stays."""

@@ -16,7 +16,7 @@ from controller.api.workloads import ControllerRevision, DaemonSet
 from controller.kube.client import Client
 from controller.kube.errors import KubeError
 from controller.kube.leaderelection import LeaderElector, LeadershipLost
-from controller.kube.ratelimiters import Backoff, ItemExponentialFailureRateLimiter
+from controller.kube.ratelimiters import Backoff, ItemExponentialFailureRateLimiter, TokenBucket
 from controller.kube.recorder import EventRecorder
 from controller.kube.workqueue import WorkQueue
 from controller.kube.writegate import WriteGate
@@ -27,6 +27,7 @@ from controller.operate.clocksteps import ClockSteps
 from controller.operate.effects import Effects
 from controller.operate.events import CONTROLLER, Events
 from controller.operate.evictor import Evictor
+from controller.operate.marking import AT_ONCE, Marking
 from controller.operate.metrics import Metrics
 from controller.operate.nodepods import NodePods
 from controller.operate.options import Options
@@ -179,8 +180,9 @@ class _Parts:
         self.rollout = Rollout(client, nodes, self.views, policies, self.effects, add, metrics.reconcile_error)
         why = self.rollout.why_waiting
         looked_at, error = self.rollout.looked_at, metrics.reconcile_error
+        self.marking = marking = Marking(TokenBucket(options.marks_qps, AT_ONCE), add)
         self.worker = Worker(
-            client, nodes, self.queue, self.views, self.pods, self.effects, self._refresh, looked_at, why, error
+            client, nodes, self.queue, self.views, self.pods, self.effects, marking, self._refresh, looked_at, why, error
         )
         self.recorder = EventRecorder(client, CONTROLLER, socket.gethostname(), metrics=metrics)
         events = Events(self.recorder)
@@ -198,6 +200,7 @@ class _Parts:
             workers = [tasks.create_task(self.worker.run(), name=f"worker {n}") for n in range(self.options.workers)]
             others = [
                 tasks.create_task(self.rollout.run(), name="rollout"),
+                tasks.create_task(self.marking.run(), name="marks"),
                 tasks.create_task(self.status.run(), name="status"),
                 tasks.create_task(self.recorder.run(), name="events"),
             ]

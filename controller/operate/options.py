@@ -11,7 +11,7 @@ class Options:
     """What ``driver-upgrade run`` was told.
 
     ``driver_order`` decides between drivers that want the same node; drivers that are not in it come last, by name.
-    ``pod_uid`` is our own pod's, which a drain never evicts.
+    ``marks_qps`` is how many nodes at rest are marked a second. ``pod_uid`` is our own pod's, which a drain never evicts.
     """
 
     driver_namespaces: tuple[str, ...]
@@ -19,6 +19,7 @@ class Options:
     domain: str = DEFAULT_DOMAIN
     driver_order: tuple[str, ...] = ()
     workers: int = 64
+    marks_qps: float = 50.0
     pod_uid: str = ""
 
     def default_namespaces(self, own: str) -> tuple[str, ...]:

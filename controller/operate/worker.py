@@ -20,6 +20,7 @@ from controller.kube.writegate import NotLeading
 from controller.logs import reconcile_scope
 from controller.operate.answers import error_kind, refusal
 from controller.operate.effects import Effects
+from controller.operate.marking import Marking
 from controller.operate.nodepods import NodePods
 from controller.operate.reread import read_again
 from controller.operate.views import Views
@@ -59,6 +60,7 @@ class Worker:
         views: Makes the core's input.
         pods: Pods of the nodes in progress.
         effects: Does what is decided.
+        marking: Says when a node at rest may be marked.
         refresh: Called after each look, with driver, node, what was seen and what was decided: the rollout counts by it.
         looked_at: Called with the name of a node all of whose drivers have been looked at.
         why_waiting: Says why the rollout has not granted a driver's upgrade on a node.
@@ -73,6 +75,7 @@ class Worker:
         views: Views,
         pods: NodePods,
         effects: Effects,
+        marking: Marking,
         refresh: Refresh,
         looked_at: Callable[[str], None],
         why_waiting: Callable[[str, str], tuple[Reason, str] | None],
@@ -84,6 +87,7 @@ class Worker:
         self._views = views
         self._pods = pods
         self._effects = effects
+        self._marking = marking
         self._refresh = refresh
         self._looked_at = looked_at
         self._why_waiting = why_waiting
@@ -110,6 +114,7 @@ class Worker:
                 with reconcile_scope(name):
                     await self._process(name)
             finally:
+                self._marking.looked_at(name)
                 self._queue.done(name)
             # Most looks at a node await nothing. Thousands in a row must not keep probes and watches from their turn.
             await asyncio.sleep(0)
@@ -125,7 +130,8 @@ class Worker:
             self._failed(error_kind(error))
             self._queue.add_rate_limited(name)
         else:
-            self._queue.forget(name)
+            if not self._marking.waits(name):  # what was refused and waits to be sent again has not succeeded
+                self._queue.forget(name)
 
     @staticmethod
     def _tell(name: str, error: Exception) -> None:
@@ -174,6 +180,8 @@ class Worker:
                 return True  # what is known of its pods is kept until it can be said whether they matter
             needed = self._look_at_pods(view)
             patch = decision.patch
+            if patch is not None and not self._marking.may_write(view, patch):
+                return needed
             if patch is not None:
                 have_met = not await self._write(view, patch, last=have_met)
                 continue

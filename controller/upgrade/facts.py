@@ -101,7 +101,7 @@ def _facts(view: NodeView, now: float, ask: Ask, blocked: Reason | None) -> Fact
         target=view.target,
         failed_target=_failed_target(failure, view.target),
         ask=ask,
-        rank=_rank(view),
+        rank=rank_of(view),
         blocked=blocked,
         since=view.written.since if view.written and view.written.state is state else 0.0,
         outdated=blocked is not None and _left_alone(view) and view.needs_upgrade,
@@ -153,7 +153,8 @@ def _ask(view: NodeView, state: State, now: float) -> tuple[Ask, Reason | None]:
     return Ask.GRANT, reason
 
 
-def _rank(view: NodeView) -> int:
+def rank_of(view: NodeView) -> int:
+    """Where a node stands among those that may be granted; the lowest goes first."""
     failure = view.written.failure if view.written else None
     if failure is not None:
         return RETRY if failure.target == view.target else OTHER_TARGET

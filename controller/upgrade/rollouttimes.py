@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from controller.api.meta import timestamp
 from controller.upgrade.fleet import Tally
 from controller.upgrade.pace import Progress, is_under_way, progress
 from controller.upgrade.policy import Policy
-from controller.upgrade.summary import stamp
 
 
 class RolloutTimes:
@@ -36,7 +36,7 @@ class RolloutTimes:
         before = Progress(began) if started is None else Progress(started, told)
         found = progress(policy, tally, before, now)
         self.passes = found.completion if found else None
-        times = {"startedAt": stamp(found.started), "estimatedCompletion": stamp(found.completion)} if found else {}
+        times = {"startedAt": timestamp(found.started), "estimatedCompletion": timestamp(found.completion)} if found else {}
         return {key: value for key, value in times.items() if value}
 
 

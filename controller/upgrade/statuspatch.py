@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from controller.upgrade.summary import stamp
+from controller.api.meta import timestamp
 
 Status = Mapping[str, Any]
 
@@ -14,7 +14,7 @@ def keep_times(conditions: list[dict[str, Any]], earlier: Iterable[Status], now:
     for condition in conditions:
         last = before.get(condition["type"], {})
         same = last.get("status") == condition["status"]
-        condition["lastTransitionTime"] = last.get("lastTransitionTime", stamp(now)) if same else stamp(now)
+        condition["lastTransitionTime"] = last.get("lastTransitionTime", timestamp(now)) if same else timestamp(now)
         condition["observedGeneration"] = generation
 
 

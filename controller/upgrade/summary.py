@@ -5,10 +5,10 @@ blockers of a node, blockers in all, and words.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from heapq import nlargest, nsmallest
 from typing import Any
 
+from controller.api.meta import timestamp
 from controller.upgrade.actions import Decision
 from controller.upgrade.admission import waiting_by_reason, waiting_example
 from controller.upgrade.fleet import Tally
@@ -23,16 +23,8 @@ MAX_BLOCKERS_IN_ALL = 200
 """Beyond this a node still shows its first blocker."""
 MAX_WORDS = 256
 MAX_TARGETS = 32
-_LAST_SECOND = 253_402_300_799
 
 Item = dict[str, Any]
-
-
-def stamp(seconds: float | None) -> str:
-    """Return a time as the API writes it; empty where there is none, or beyond the year 9999."""
-    if not seconds or not 0 < seconds <= _LAST_SECOND:
-        return ""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def active_names(tally: Tally) -> list[str]:
@@ -49,9 +41,9 @@ def failed_names(tally: Tally) -> list[str]:
 
 def active_item(name: str, record: Record, decision: Decision | None) -> Item:
     """Describe a node in progress; ``decision`` is the last about it, None where there is none since the restart."""
-    item: Item = {"node": name, "state": str(record.state), "since": stamp(record.since)}
+    item: Item = {"node": name, "state": str(record.state), "since": timestamp(record.since)}
     if decision is not None and decision.state is record.state:
-        item |= {"deadline": stamp(decision.deadline), "reason": str(decision.reason or "")}
+        item |= {"deadline": timestamp(decision.deadline), "reason": str(decision.reason or "")}
         item |= {
             "message": decision.message[:MAX_WORDS],
             "blockers": [_blocker(b) for b in decision.blockers[:MAX_BLOCKERS]],
@@ -66,7 +58,7 @@ def failed_item(name: str, record: Record) -> Item:
         {
             "node": name,
             "state": str(failure.state if failure else State.UPGRADE_FAILED),
-            "since": stamp(record.since),
+            "since": timestamp(record.since),
             "reason": str(failure.reason if failure else Reason.FAILED),
             "message": failure.message[:MAX_WORDS] if failure else "",
         }
@@ -117,7 +109,7 @@ def waiting_for(policy: Policy, tally: Tally, active: Sequence[Item]) -> str:
 
 def _blocker(blocker: Blocker) -> Item:
     item = {"reason": str(blocker.reason), "namespace": blocker.namespace, "name": blocker.name}
-    times = {"since": stamp(blocker.since), "until": stamp(blocker.until)}
+    times = {"since": timestamp(blocker.since), "until": timestamp(blocker.until)}
     return _full({**item, "message": blocker.message[:MAX_WORDS], **times})
 
 

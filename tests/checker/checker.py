@@ -7,7 +7,7 @@ a node whoever's it is - cordons, the footprint, evictions, the leader - is in t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tests.checker.cordons import Cordons
 from tests.checker.events import Event, Obj, Subject
@@ -22,8 +22,9 @@ WINDOW = 2.0
 """Seconds that any view may be old while nothing is wrong."""
 DISORDER = 0.1
 """Seconds by which two requests that one process sends over two connections may arrive in the wrong order."""
-IDLE = 45.0
-"""Seconds after which a node that may go is to have been granted: L2's thirty, and what a look every five may miss."""
+IDLE, IDLE_UNSURE = 30.0, 45.0
+"""Seconds after which a node that may go is to have been granted (L2); the second where times are not exact, and what one
+looks at may be the machine's slowness as well as the controller's."""
 
 
 class Checker:
@@ -33,6 +34,8 @@ class Checker:
         subjects: The policies and drivers.
         window: How old the view may be that one of our writes was decided on: seconds, or what says so of a write.
         lease: Key of the Lease whose holder alone may write; empty where there is no election.
+        ages: The same by kind, where it is known of each: what a view of policies missed is no excuse for one of nodes. A
+            kind that is not among them was never looked at, or is up to date.
         disorder: Seconds that lie between sending a request and what is told as that; 0 where that is exact.
         causal: Whether a process that has told of a policy's generation is known to have read it; a process is known by
             its pod's uid, which must be another one after a restart, and is never shown the past.
@@ -45,6 +48,7 @@ class Checker:
         lease: str = "",
         disorder: float = DISORDER,
         *,
+        ages: Callable[[Event], Mapping[str, float]] | None = None,
         causal: bool = False,
     ) -> None:
         self.sight = Sight()
@@ -58,19 +62,25 @@ class Checker:
         self._read: dict[tuple[str, str, str], tuple[float, str, int]] = {}
         """By policy and process: when it told of the newest generation that it had read, of which object, and which."""
         self._window = window
+        self._ages = ages
         self.disorder = disorder
+        self.exact = disorder == 0.0
+        self._idle = IDLE if self.exact else IDLE_UNSURE
         self.now = 0.0
         self.writes = 0
         """Our writes to nodes and pods."""
         self.last_write = 0.0
+        self.said = 0
+        """Our other writes, but the Lease's and Events: what tells of an upgrade."""
         self.disturbed = 0.0
         """When a person last interfered, or faults ended: L1 counts from there."""
         self.set_back = 0.0
         """Seconds by which the server's clock was set back: deadlines are later by as much."""
         self._stirred: dict[str, float] = {}
         self._ours_keys = frozenset[str]().union(*(j.names.annotations for j in self.judges))
+        self._others_keys = frozenset[str]().union(*(j.names.removed for j in self.judges))
         self._ours_labels = frozenset(j.names.label for j in self.judges)
-        self._may_go: dict[str, float] = {}
+        self._may_go: dict[tuple[Judge, str], float] = {}
         self._left = 0
 
     def follow(self, subject: Subject) -> Judge:
@@ -78,6 +88,7 @@ class Checker:
         judge = Judge(self, subject)
         self.judges.append(judge)
         self._ours_keys |= judge.names.annotations
+        self._others_keys |= judge.names.removed
         self._ours_labels |= {judge.names.label}
         return judge
 
@@ -99,6 +110,12 @@ class Checker:
         """The oldest moment that the view may have been of which this write was decided on."""
         return entry.sent - (self._window if isinstance(self._window, float) else self._window(entry))
 
+    def _earliest(self, entry: Event) -> Callable[[str], float]:
+        if self._ages is None or not entry.ours:
+            return lambda _kind: -math.inf
+        ages = self._ages(entry)
+        return lambda kind: entry.sent - ages.get(kind, WINDOW)
+
     def unread(self, kind: str, key: str, versions: list[Obj | None]) -> list[Obj | None]:
         """What may be the view, of the versions of a policy in the window: what the process told of it has read."""
         entry, now = self._writing, versions[-1]
@@ -112,6 +129,7 @@ class Checker:
     def take(self, entry: Event) -> None:
         """Judge one write."""
         self.now = entry.at
+        self.sight.earliest = self._earliest(entry)
         before = self.sight.get(entry.kind, entry.key)
         self.sight.take(entry)
         for judge in self.judges:
@@ -159,7 +177,9 @@ class Checker:
             self.evictions.asked(entry, since)
         elif entry.kind == "pods" and entry.verb == "DELETE":
             self._deletion(entry, since)
-        elif not self._about(entry):
+        elif self._about(entry):
+            self.said += entry.code < 400 and entry.kind != "events"
+        else:
             self.violate("S9", "", f"{entry.verb} of {entry.kind}/{entry.key} is none of our business")
         if entry.code < 400 and entry.kind in {"nodes", "pods"}:
             self.writes += 1
@@ -194,15 +214,18 @@ class Checker:
         for judge in concerned:
             judge.node(entry, old, new, since)
         if cordoned(old) and not cordoned(new):
-            self.cordons.lifted(name, old, new, since, concerned)
+            self.cordons.lifted(entry, old, new, since, concerned)
 
     def _footprint(self, name: str, old: Obj, new: Obj) -> None:
         if _rest(old) != _rest(new) or _spec(old) != _spec(new):
             self.violate("S11", name, "more than unschedulable was written")
         changed = {k for k in {*labels(old), *labels(new)} if labels(old).get(k) != labels(new).get(k)}
         noted = {k for k in {*annotations(old), *annotations(new)} if annotations(old).get(k) != annotations(new).get(k)}
+        added = {k for k in noted if k in annotations(new)}
         if foreign := (changed - self._ours_labels) | (noted - self._ours_keys):
             self.violate("S11", name, f"wrote {sorted(foreign)}")
+        if others := added & self._others_keys:
+            self.violate("S11", name, f"wrote {sorted(others)}, which are others' to set")
 
     # While it runs, and the end.
 
@@ -224,14 +247,16 @@ class Checker:
 
     def look(self, now: float) -> None:
         """Look every few seconds: whether a node that may go has been left waiting (L2). Only while nothing is wrong."""
-        waiting = set(self.waiting_for()) if now > self.disturbed + IDLE else set()
-        self._may_go = {name: self._may_go.get(name, now) for name in waiting}
-        # Any grant shows that the rollout goes on: what is left waits for a slot that was free for a moment.
-        last = max((at for judge in self.judges for at in judge.granted.values()), default=0.0)
-        late = [name for name, at in self._may_go.items() if now - max(at, last) > IDLE]
-        if late:
-            self.violate("L2", late[0], f"could be granted for {IDLE:.0f} s, and is not")
-            self._may_go.clear()
+        calm = now > self.disturbed + self._idle
+        waiting = [(judge, name) for judge in self.judges for name in judge.rest.eligible()] if calm else []
+        self._may_go = {who: self._may_go.get(who, now) for who in waiting}
+        for judge in self.judges:
+            # Any grant shows that its rollout goes on: what is left waits for a slot that was free for a moment.
+            last = max(judge.granted.values(), default=0.0)
+            late = [node for (of, node), at in self._may_go.items() if of is judge and now - max(at, last) > self._idle]
+            if late:
+                self.violate("L2", late[0], f"could be granted for {self._idle:.0f} s, and is not")
+                self._may_go.clear()
 
     def rest(self, now: float) -> None:
         """Judge a world in which nothing has happened for a while."""

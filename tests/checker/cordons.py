@@ -64,8 +64,9 @@ class Cordons:
     def _taken_over(names: "Names", old: Obj | None, new: Obj) -> bool:
         return not names.any_record(old) and names.claims(new) and names.keep not in annotations(new)
 
-    def lifted(self, name: str, old: Obj, new: Obj, since: float, concerned: "list[Judge]") -> None:
+    def lifted(self, entry: Event, old: Obj, new: Obj, since: float, concerned: "list[Judge]") -> None:
         """Judge one of our PATCHes that made a node schedulable."""
+        name = entry.key
         if self.by(name) == OTHER:
             self._checker.violate("S5", name, "lifted a cordon that is not ours")
         # Another driver's key 5 is about that one's next upgrade: it says nothing of a cordon that this one set.
@@ -73,7 +74,7 @@ class Cordons:
             self._checker.violate("S5", name, "lifted a cordon that was to be kept")
         if self.claimed(new):
             self._checker.violate("S5", name, "lifted a cordon that another driver still claims")
-        due = [j for j in concerned if j.names.state(old) == "uncordon-required" or j.released(name, old, since)]
+        due = [j for j in concerned if j.names.state(old) == "uncordon-required" or j.putbacks.due(entry, old, since)]
         if not due:
             states = [j.names.state(old) or "unknown" for j in concerned]
             self._checker.violate("S5", name, f"uncordoned in {', '.join(states) or 'no state of ours'}")

@@ -1,6 +1,6 @@
 """What the checker is told: every write with who did it, as an audit log and a watch tell it; and what it is to judge."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -63,6 +63,9 @@ class Subject:
     """The driver pods' labels."""
     pool: Mapping[str, str] = field(default_factory=dict)
     """The policy's nodeSelector. A node that policies of one driver select alike is of the one that is told of first."""
+    app_expressions: Sequence[Mapping[str, Any]] = ()
+    pool_expressions: Sequence[Mapping[str, Any]] = ()
+    """The matchExpressions of both."""
     domain: str = "nvidia.com"
     may_fail: bool = False
     """Whether a node may end as failed."""

@@ -3,12 +3,15 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from tests.checker.deadlines import STEPS, Deadlines
 from tests.checker.events import Event, Obj, Subject
 from tests.checker.names import ACT, Names, cordoned
 from tests.checker.podrules import PodRules
 from tests.checker.policies import scaled, step, valid
+from tests.checker.putback import PutBacks
 from tests.checker.rest import Rest
 from tests.sim.objects import annotations, labels, ready_node
+from tests.sim.selectors import from_object
 
 if TYPE_CHECKING:
     from tests.checker.checker import Checker
@@ -23,7 +26,7 @@ EDGES: dict[str, set[str]] = {
     DONE: {REQUIRED},
     REQUIRED: {"cordon-required", DONE},
     "cordon-required": _AFTER_CORDON,
-    "wait-for-jobs-required": _AFTER_CORDON - {"wait-for-jobs-required"} | {FAILED},
+    "wait-for-jobs-required": _AFTER_CORDON - {"wait-for-jobs-required"},
     "pod-deletion-required": {"drain-required", "pod-restart-required", FAILED},
     "drain-required": {"pod-restart-required", FAILED},
     "pod-restart-required": {"drain-required", "validation-required", "uncordon-required", DONE, FAILED},
@@ -33,8 +36,6 @@ EDGES: dict[str, set[str]] = {
     "node-maintenance-required": {"drain-required"},
     "post-maintenance-required": {"pod-restart-required"},
 }
-STEPS = (("waitForCompletion", 0), ("podDeletion", 300), ("drain", 300), ("podRestart", 1800), ("validation", 600))
-"""The steps that have a time-out, and the seconds of each that does not say."""
 
 
 class Judge:
@@ -43,10 +44,13 @@ class Judge:
     def __init__(self, checker: "Checker", subject: Subject) -> None:
         self.checker = checker
         self.subject = subject
+        self._also = from_object({"matchExpressions": subject.pool_expressions})
         self.names = Names(subject)
         self.sight = checker.sight
         self.pods = PodRules(self)
         self.rest = Rest(self)
+        self.deadlines = Deadlines(self)
+        self.putbacks = PutBacks(self)
         self.upgrades = 0
         self.granted: dict[str, float] = {}
         self.entered: dict[tuple[str, str], tuple[float, float, str]] = {}
@@ -76,13 +80,13 @@ class Judge:
         if self.subject.named and self.names.held(node) and (policy := self.names.record(node).get("policy")):
             return bool(policy == self.subject.named)
         if not (rivals := self._rivals()):
-            return self._selects(node)
-        selecting = [judge for judge in rivals if judge._selects(node)]
+            return self.selects(node)
+        selecting = [judge for judge in rivals if judge.selects(node)]
         wanting = [judge for judge in selecting if judge.enabled()]
         return (wanting or selecting)[:1] == [self]
 
-    def _selects(self, node: Obj) -> bool:
-        return all(labels(node).get(k) == v for k, v in self.subject.pool.items())
+    def selects(self, node: Obj) -> bool:
+        return all(labels(node).get(k) == v for k, v in self.subject.pool.items()) and self._also(labels(node))
 
     def _rivals(self) -> "list[Judge]":
         """All policies of this driver, the first one first, where there are several."""
@@ -118,7 +122,7 @@ class Judge:
 
     def managed(self, node: Obj) -> bool:
         pods = any(True for _ in self.pods.drivers(node["metadata"]["name"]))
-        return self.mine(node) and self._selects(node) and (self.wanted(node) or bool(self.names.record(node)) or pods)
+        return self.mine(node) and self.selects(node) and (self.wanted(node) or bool(self.names.record(node)) or pods)
 
     # What the policy says, now and in the window.
 
@@ -161,6 +165,12 @@ class Judge:
             return
         if self.names.state(entry.new) != self.names.state(entry.old):
             self.labelled_by_us[entry.key] = entry.ours
+            if not entry.ours:
+                self.deadlines.relabelled(entry.key, self.names.state(entry.new))
+        if not entry.ours and annotations(entry.new).get(self.names.note) != annotations(entry.old or {"metadata": {}}).get(
+            self.names.note
+        ):
+            self.deadlines.changed(entry.key)
         if self.names.record(entry.new).get("failure") != self.names.record(entry.old).get("failure"):
             self._failed_by[entry.key] = entry.actor
         if self.names.held(entry.new) != self.names.held(entry.old):
@@ -182,18 +192,21 @@ class Judge:
     def node(self, entry: Event, old: Obj, new: Obj, since: float) -> None:
         """Judge one of our PATCHes."""
         name, was, now = entry.key, self.names.state(old), self.names.state(new)
+        if self._untouchable(name, since):
+            self.violate("S8", name, "written although another operator upgrades it")
         if was != now:
             self._edge(entry, old, new, since)
         if self.names.safe_load in annotations(old) and self.names.safe_load not in annotations(new):
             self.pods.unblocked(name, old, since)
-        if now == DONE and was in ACT:
-            self._clean(name, new)
+        self.deadlines.wrote(name, old, new)
+        if now == DONE:
+            self._clean(name, new, ended=was in ACT)
         self._identity(name, old, new)
         self._thrash(name, was, now)
 
     def _edge(self, entry: Event, old: Obj, new: Obj, since: float) -> None:
         name, was, now = entry.key, self.names.state(old), self.names.state(new)
-        self._allowed(name, old, now, since)
+        self._allowed(entry, old, now, since)
         restored = was == "" and self.names.record(old).get("state") == now
         if (now == "cordon-required" and not restored) or (was, now) == (FAILED, "validation-required"):
             self._granted(entry, old, since)
@@ -208,18 +221,18 @@ class Judge:
         # What is written counts from when it was sent: the writer cannot know when it arrives.
         self.entered.setdefault((name, now), (entry.sent, entry.ran, entry.actor))
 
-    def _allowed(self, name: str, old: Obj, now: str, since: float) -> None:
-        was = self.names.state(old)
+    def _allowed(self, entry: Event, old: Obj, now: str, since: float) -> None:
+        name, was, why = entry.key, self.names.state(old), ""
         allowed = now in EDGES.get(was, set())
         if now == "":
-            allowed = self.released(name, old, since)
+            allowed, why = self.putbacks.due(entry, old, since), self.putbacks.premature(entry, old, since)
         elif was == "":
             recorded = self.names.record(old).get("state", "")
             allowed = allowed or now == recorded or now in EDGES.get(recorded, ())
         elif now == FAILED:
-            allowed = allowed or was in ACT
-        if not allowed:
-            self.violate("S7", name, f"{was or 'unknown'} -> {now or 'unknown'}")
+            allowed, why = allowed or was in ACT, self.deadlines.premature(entry, old, since)
+        if not allowed or why:
+            self.violate("S7", name, f"{was or 'unknown'} -> {now or 'unknown'}{why and ': '}{why}")
 
     def _to_and_fro(self, entry: Event, was: str, now: str, since: float) -> None:
         """Never A to B to A while nobody else did anything. What ends by a deadline is no way back."""
@@ -235,6 +248,7 @@ class Judge:
         name = entry.key
         self._counts[name] = 0
         self.granted[name] = entry.at
+        self.deadlines.begin(name)
         for known in [k for k in self.entered if k[0] == name]:
             del self.entered[known]
         self._slots(name, since)
@@ -245,6 +259,18 @@ class Judge:
             return
         self._room(name, old, since)
         self._barred(entry, old, since)
+
+    def theirs(self, node: Obj | None) -> bool:
+        """Whether another operator upgrades the node: what we had begun before it said so is ended first."""
+        engaged = self.names.held(node) or self.names.state(node) == FAILED
+        return node is not None and self.names.requestor in annotations(node) and not engaged
+
+    def _untouchable(self, name: str, since: float) -> bool:
+        return all(map(self.theirs, self.before(name, since)))
+
+    def before(self, name: str, since: float) -> list[Obj | None]:
+        """Every version of a node in the window before our present PATCH of it."""
+        return self.sight.during("nodes", name, since)[:-1]
 
     def _by_whom(self, name: str, new: Obj, since: float) -> None:
         """Of several policies of a driver, the one that has the node is the one that grants it (S8)."""
@@ -266,6 +292,12 @@ class Judge:
         foreign = cordoned(old) and self.checker.cordons.by(name) == "other" and not self.checker.cordons.claimed(old)
         if foreign and all(p.get("cordonedNodes") == "Skip" for p in self.policies(since)):
             self.violate("S8", name, "granted although cordoned by someone else, and cordonedNodes is Skip")
+        versions = self.before(name, since)
+        exempt = self.names.record(old).get("failure") or self.names.safe_load in annotations(old)
+        if not exempt and not any(n and ready_node(n) for n in versions):
+            self.violate("S8", name, "granted although not ready")
+        if not any(map(self.pods.is_driver, (*self.sight.pods_on(name), *self.sight.gone_from(name, since)))):
+            self.violate("S8", name, "granted although it has no driver pod")
         if not any(p.get("autoUpgrade") and not p.get("paused") for p in self.policies(since)):
             self.violate("S8", name, "granted although the policy is paused, disabled or gone")
 
@@ -323,17 +355,8 @@ class Judge:
             for v in self._versions(node, since)
         )
 
-    def released(self, name: str, old: Obj, since: float) -> bool:
-        """Whether a put-back is due: policy disabled, gone or not selecting; relabelled done; DaemonSet gone."""
-        if self.names.state(old) == DONE or not all(p.get("autoUpgrade") for p in self.policies(since)):
-            return True
-        nodes = self.sight.during("nodes", name, since)
-        kept = [self.sight.during("daemonsets", key, since) for key in self.subject.daemonset_keys]
-        chosen = all(n is not None and self.mine(n) and self._selects(n) for n in nodes)
-        return not chosen or not any(all(self.wants(n, d) for n in nodes if n for d in one) for one in kept)
-
-    def _clean(self, name: str, new: Obj) -> None:
-        left = [k for k in (self.names.keep, *self.names.clocks) if k in annotations(new)]
+    def _clean(self, name: str, new: Obj, *, ended: bool) -> None:
+        left = [k for k in (self.names.keep, *self.names.clocks) if k in annotations(new)] if ended else []
         if left or self.names.claims(new):
             self.violate("S16", name, f"done with {left or 'a claim'} left")
 

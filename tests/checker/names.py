@@ -47,6 +47,8 @@ class Names:
         self.requested = f"{stem}-requested"
         self.requestor = f"{stem}-requestor-mode"
         self.clocks = (f"{stem}-wait-for-pod-completion-start-time", f"{stem}-validation-start-time")
+        self.removed = frozenset({self.safe_load, self.requested, *self.clocks})
+        """Marks that we take off, and never put on."""
         self.annotations = frozenset({self.note, self.keep, self.safe_load, self.requested, *self.clocks})
 
     def state(self, node: Obj | None) -> str:

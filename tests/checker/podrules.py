@@ -4,19 +4,18 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from tests.checker.deadlines import SLACK
 from tests.checker.events import Event, Obj
 from tests.checker.evictions import uid_asked
 from tests.checker.names import HASH, cordoned
 from tests.checker.policies import step, valid
 from tests.sim.objects import active, annotations, controller_of, labels, node_of, ready_pod, terminal
-from tests.sim.selectors import parse
+from tests.sim.selectors import from_object, parse
 
 if TYPE_CHECKING:
     from tests.checker.judge import Judge
 
 MIRROR = "kubernetes.io/config.mirror"
-SLACK = 1.5
-"""Seconds by which server time, told in whole ones, may be misjudged."""
 
 
 class PodRules:
@@ -26,13 +25,14 @@ class PodRules:
         self._judge = judge
         self._names = judge.names
         self._sight = judge.sight
+        self._also = from_object({"matchExpressions": judge.subject.app_expressions})
 
     def drivers(self, node: str) -> Iterator[Obj]:
         """Driver pods on a node."""
         return (p for p in self._sight.pods_on(node) if self.is_driver(p))
 
     def is_driver(self, pod: Obj) -> bool:
-        return all(labels(pod).get(k) == v for k, v in self._judge.subject.app.items())
+        return all(labels(pod).get(k) == v for k, v in self._judge.subject.app.items()) and self._also(labels(pod))
 
     def at_home(self, pod: Obj) -> bool:
         """Whether the pod is in the driver's namespace and on a node of this policy (or on one that is gone)."""
@@ -42,16 +42,16 @@ class PodRules:
 
     # Evictions.
 
-    def evictable(self, pod: Obj, policy: dict[str, Any]) -> bool:
-        """Whether the policy lets this pod be evicted."""
+    def evictable(self, pod: Obj, policy: dict[str, Any], state: str) -> bool:
+        """Whether the policy lets this pod be evicted in this state."""
         drain, deletion = step(policy, "drain"), step(policy, "podDeletion")
         if not self._may_leave(pod):
             return False
+        if state == "drain-required":
+            return bool(drain.get("enable")) and _chosen(pod, drain) and _settings(pod, drain)
         selector = deletion.get("podSelector", "")
         chosen = (bool(selector) and parse(selector)(labels(pod))) or _uses(pod, deletion.get("resourceNames") or ())
-        return (chosen and _settings(pod, deletion)) or (
-            bool(drain.get("enable")) and _chosen(pod, drain) and _settings(pod, drain)
-        )
+        return chosen and _settings(pod, deletion)
 
     def _may_leave(self, pod: Obj) -> bool:
         owner = controller_of(pod)
@@ -91,7 +91,7 @@ class PodRules:
         if owner is None:
             return False
         newest = self._sight.newest(owner["uid"], since)
-        return bool(newest - {labels(pod).get(HASH, "")})
+        return bool(newest - {labels(pod).get(HASH, ""), ""})
 
     def unblocked(self, name: str, old: Obj, since: float) -> None:
         """The safe-load annotation was removed."""
@@ -139,7 +139,7 @@ class PodRules:
         ]
         if len(waits) < len(self._judge.policies(since)) or not self._still_wanted(name, old, since):
             return
-        waited = self._waited(entry, old, "wait-for-jobs-required")
+        waited = self._judge.deadlines.waited(entry, old, "wait-for-jobs-required")
         timeouts = [w.get("timeoutSeconds", 0) for w in waits]
         if any(t and waited >= t - SLACK for t in timeouts):
             return
@@ -147,15 +147,6 @@ class PodRules:
         if left:
             names = [p["metadata"]["name"] for p in left]
             self._judge.violate("S12", name, f"did not wait for {names} after {waited:.1f} s")
-
-    def _waited(self, entry: Event, old: Obj, state: str) -> float:
-        """Seconds since a state was entered, ours or the server's.
-
-        Who was there counts on when the server's clock is set. Who was not goes by the record.
-        """
-        at, ran, actor = self._judge.entered.get((entry.key, state), (entry.sent, entry.ran, entry.actor))
-        recorded = (self._names.record(old).get("entered") or {}).get(state, entry.clock)
-        return max(entry.at - at, entry.ran - ran, entry.clock - recorded if entry.actor != actor else 0.0)
 
     def _is_job(self, pod: Obj, node: str, selector: str, since: float) -> bool:
         key = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
@@ -175,8 +166,10 @@ class PodRules:
 
     def done(self, name: str, since: float, *, validated: bool) -> None:
         """Done means done: driver current and ready, validators ready (unless a person set the state behind them)."""
-        complaints = [self._complaint("driver", name, since, list(self.drivers(name)))]
         policies = self._judge.policies(since)
+        # Where no policy says which pods are the driver's its DaemonSet does, which has let go of an orphan.
+        drivers = [p for p in self.drivers(name) if all(policies) or controller_of(p) is not None]
+        complaints = [self._complaint("driver", name, since, drivers)]
         selectors = [p.get("autoUpgrade") and step(p, "validation").get("podSelector") for p in policies]
         # By a policy that cannot be understood nothing is done: the last good one stands in, and that may be an old one.
         if validated and selectors and all(selectors) and all(map(valid, policies)):

@@ -35,6 +35,8 @@ class Rest:
             if self._names.record(node) and not (self._names.state(node) == "upgrade-failed" and cordoned(node)):
                 self._judge.violate("L5", name, f"the policy is off and the node is left in {self._names.state(node)}")
             return
+        if self._judge.theirs(node):
+            return
         if self._names.state(node) in ACT:
             self._judge.violate("L1", name, f"still in {self._names.state(node)}")
         if self._names.state(node) == "upgrade-failed" and not self._judge.subject.may_fail:
@@ -67,11 +69,15 @@ class Rest:
         pods = list(self._judge.pods.drivers(name))
         return bool(pods) and all(ready_pod(p) and labels(p).get(HASH) in self._newest(p) for p in pods)
 
+    def outdated(self, name: str) -> bool:
+        """Whether the node has a driver pod of an older revision."""
+        return any(n and labels(p).get(HASH) not in n for p in self._judge.pods.drivers(name) if (n := self._newest(p)))
+
     def _needs_upgrade(self, name: str, node: Obj) -> bool:
-        pods = list(self._judge.pods.drivers(name))
-        outdated = any(n and labels(p).get(HASH) not in n for p in pods if (n := self._newest(p)))
-        requested = annotations(node).get(self._names.requested) == "true" and bool(pods)
-        return outdated or requested or self._names.safe_load in annotations(node)
+        requested = annotations(node).get(self._names.requested) == "true" and any(
+            True for _ in self._judge.pods.drivers(name)
+        )
+        return self.outdated(name) or requested or self._names.safe_load in annotations(node)
 
     def eligible(self) -> list[str]:
         """Nodes that wait although nothing speaks against a grant."""
@@ -90,6 +96,7 @@ class Rest:
             self._names.state(node) != "upgrade-required"
             or labels(node).get(self._names.skip) == "true"
             or not self._judge.wanted(node)
+            or self._judge.theirs(node)
         ):
             return False
         if any(j.names.held(node) for j in self._judge.checker.judges):

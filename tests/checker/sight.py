@@ -4,8 +4,9 @@ Rules about our own writes are strict. Rules about what others did count only wh
 before the request was sent, since nobody can know sooner.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.checker.events import Event, Obj
 from tests.checker.names import HASH
@@ -14,6 +15,9 @@ from tests.sim.objects import controller_of, labels, node_of
 REMEMBERED = 900.0
 MANY = 4096
 """Objects of which the past is kept before those that have been gone for long are forgotten."""
+
+Version = tuple[float, float, Obj | None]
+"""What an object was, since when and until when."""
 
 
 class Sight:
@@ -25,6 +29,8 @@ class Sight:
         self.on_node: dict[str, dict[str, None]] = {}
         self._gone: dict[str, deque[tuple[float, Obj]]] = {}
         self._newest: dict[str, deque[tuple[float, str]]] = {}
+        self.earliest: Callable[[str], float] = lambda _kind: -math.inf
+        """How far back the view of a kind may have been of which the present write was decided on, whatever it asks for."""
 
     def take(self, entry: Event) -> None:
         """Take one write in."""
@@ -89,13 +95,25 @@ class Sight:
 
     def keys(self, kind: str, since: float) -> set[str]:
         """The keys of all objects that were there at some time from since until now."""
+        since = max(since, self.earliest(kind))
         left = {key for (of, key), past in self._before.items() if of == kind and past[-1][0] >= since}
         return left | self.now.get(kind, {}).keys()
 
     def during(self, kind: str, key: str, since: float) -> list[Obj | None]:
         """Every version from since until now; None where the object was not there."""
+        since = max(since, self.earliest(kind))
         past = [obj for replaced, obj in self._before.get((kind, key), ()) if replaced >= since]
         return [*past, self.get(kind, key)]
+
+    def between(self, kind: str, key: str, begin: float, end: float) -> list[Version]:
+        """Every version that stood at some time in between, with since when and until when."""
+        found: list[Version] = []
+        since = -math.inf
+        for replaced, obj in (*self._before.get((kind, key), ()), (math.inf, self.get(kind, key))):
+            if replaced >= begin and since <= end:
+                found.append((since, replaced, obj))
+            since = replaced
+        return found
 
     def pods_on(self, node: str) -> Iterator[Obj]:
         pods = self.now.get("pods", {})
@@ -103,10 +121,12 @@ class Sight:
 
     def gone_from(self, node: str, since: float) -> list[Obj]:
         """Pods that have left the node since then, each as it was last."""
+        since = max(since, self.earliest("pods"))
         return [obj for at, obj in self._gone.get(node, ()) if at >= since]
 
     def newest(self, uid: str, since: float) -> set[str]:
         """The hashes that were newest at some time from since until now."""
+        since = max(since, self.earliest("controllerrevisions"))
         story = self._newest.get(uid, deque())
         current = {digest for at, digest in story if at >= since}
         earlier = [digest for at, digest in story if at < since]

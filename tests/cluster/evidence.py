@@ -159,8 +159,7 @@ class Evidence:
             preset = _PRESETS.get(version.kind, "")
             policies[f"{version.kind} {version.key}"] = Policy(version.kind, self._home, version.obj, FOREIGN.get(preset))
         daemonsets = [v.obj for v in self.versions if v.kind == "daemonsets"]
-        found = (policy.subject(daemonsets, self._domain) for policy in sorted(policies.values(), key=lambda p: p.age))
-        return [subject for subject in found if subject is not None]
+        return [policy.subject(daemonsets, self._domain) for policy in sorted(policies.values(), key=lambda p: p.age)]
 
     def concerns(self, request: Request) -> bool:
         """Whether a request is about this world."""

@@ -8,15 +8,17 @@ since the API server may be interrupted between giving it and noting it.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 from tests.cluster.judge import LEASE
 from tests.cluster.process import Process
 from tests.cluster.story import SUCCESS, cut_off, precondition, uid_of, version_of
 from tests.cluster.world import World
+from tools.account import Replica
 from tools.controlplane.api import PATIENCE
 from tools.controlplane.audit import AuditLog, Request
 from tools.controlplane.kubeconfig import Access
@@ -60,10 +62,14 @@ class Election:
         self.members: dict[str, Member] = {}
 
     @asynccontextmanager
-    async def replica(self, *codes: int) -> AsyncIterator[Member]:
-        """Runs one until the end of the block; it must end with 0, by our SIGKILL, or with one of the codes."""
+    async def replica(self, *codes: int, through: Callable[[Replica], Path] | None = None) -> AsyncIterator[Member]:
+        """Runs one until the end of the block; it must end with 0, by our SIGKILL, or with one of the codes.
+
+        It reaches the API server by its own kubeconfig, or by what `through` makes of that.
+        """
         who = await self.cluster.account.replica()
-        process = await Process.start(who.kubeconfig, self.cluster.namespace, *who.flags, "--leader-elect")
+        kubeconfig = through(who) if through else who.kubeconfig
+        process = await Process.start(kubeconfig, self.cluster.namespace, *who.flags, "--leader-elect")
         self.cluster.processes.append(process)
         member = self.members[f"{who.name}_{who.uid}"] = Member(process, f"{who.name}_{who.uid}", who.uid, who.access)
         try:

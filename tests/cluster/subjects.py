@@ -5,11 +5,12 @@ Mellanox/network-operator and from docs/operators.md. Whether such a resource is
 line, and never its `autoUpgrade`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.checker import Subject
+from tests.sim.selectors import from_object
 from tools.controlplane.resources import Object
 
 PLURAL = "driverupgradepolicies"
@@ -87,19 +88,18 @@ class Policy:
     obj: Object
     foreign: Foreign | None = None
 
-    def subject(self, daemonsets: Iterable[Object], domain: str) -> Subject | None:
-        """Whom to judge; None where it chooses by expressions, which the checker does not read."""
+    def subject(self, daemonsets: Iterable[Object], domain: str) -> Subject:
+        """Whom to judge."""
         meta, spec = self.obj["metadata"], self.obj.get("spec") or {}
         driver = spec.get("driver") or {}
         app: Mapping[str, str] = self._app(driver)
         selector = driver.get("nodeSelector") or {}
-        if (driver.get("podSelector") or {}).get("matchExpressions") or selector.get("matchExpressions"):
-            return None
+        expressions = () if self.foreign else (driver.get("podSelector") or {}).get("matchExpressions") or ()
         pool = selector.get("matchLabels") or {}
         if self.foreign:
             pool = spec.get("nodeSelector") or {}
         kind = self.foreign.kind if self.foreign else "CustomResource" if self.plural == SEEDS else "DriverUpgradePolicy"
-        fitting = sorted({d["metadata"]["name"] for d in daemonsets if self._fits(d, app)}) or ["there is none"]
+        fitting = sorted({d["metadata"]["name"] for d in daemonsets if self._fits(d, app, expressions)}) or ["there is none"]
         return Subject(
             driver=self._driver(driver),
             namespace=self.namespace,
@@ -109,6 +109,8 @@ class Policy:
             kind=self.plural,
             app=app,
             pool=pool,
+            app_expressions=expressions,
+            pool_expressions=() if self.foreign else selector.get("matchExpressions") or (),
             named=f"{kind}/{meta['name']}",
             domain=domain,
             may_fail=True,
@@ -133,6 +135,7 @@ class Policy:
             return self.foreign.driver
         return "gpu" if self.plural == SEEDS else str(driver.get("name") or self.obj["metadata"]["name"])
 
-    def _fits(self, daemonset: Object, app: Mapping[str, str]) -> bool:
+    def _fits(self, daemonset: Object, app: Mapping[str, str], expressions: Sequence[Mapping[str, Any]]) -> bool:
         found = daemonset["spec"]["template"]["metadata"].get("labels") or {}
-        return bool(daemonset["metadata"]["namespace"] == self.namespace and app.items() <= found.items())
+        fits = from_object({"matchLabels": app, "matchExpressions": expressions})
+        return bool(daemonset["metadata"]["namespace"] == self.namespace and fits(found))

@@ -1,6 +1,7 @@
 """A part of the cluster of a test's own that is watched: what is awaited is seen on a watch, and the end is judged."""
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -74,7 +75,7 @@ class World(Pool):
         self.recorder = Recorder(api, pool, self.state_label, (self.namespace, self.work))
         self.evidence = Evidence(api, f"pool={pool}", (self.namespace, self.work), domain)
         self.witness = Witness(api, control_plane, self.evidence, self.work)
-        self._done = 0
+        self._done, self._done_at = 0, 0.0
 
     async def condition(self, kind: str, status: str, *, name: str = "", namespace: str = "", reason: str = "") -> Object:
         """Waits until a policy has a condition and returns it."""
@@ -146,7 +147,7 @@ class World(Pool):
         await self.api.wait_for(PODS, current, self.namespace, what=f"driver {version} on {sorted(chosen)}")
         await self.nodes_are(finished, names, "done")
         if not names:
-            self._done = await self.evidence.now()
+            self._done, self._done_at = await self.evidence.now(), time.time()
 
     async def nodes_are(self, predicate: Callable[[Object], object], names: Sequence[str] = (), what: str = "nodes") -> None:
         """Waits until nodes (all, where none is named) satisfy a predicate."""
@@ -178,7 +179,7 @@ class World(Pool):
 
     async def violations(self, *, at_rest: bool = False) -> list[str]:
         """What the checker of the invariants says, which judges from outside; `at_rest`: all is done that can be done."""
-        case = Case(self.evidence, await self.witnessed(), self.namespace, self.processes, self._done)
+        case = Case(self.evidence, await self.witnessed(), self.namespace, self.processes, self._done, self._done_at)
         return judge(case, at_rest=at_rest)
 
     async def remove(self) -> None:

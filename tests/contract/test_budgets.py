@@ -11,6 +11,11 @@ from tests.sim.objects import key_of
 Told = dict[str, int]
 
 
+async def cordon(s: Server, node: str, *, on: bool) -> None:
+    """Let no more pods come to a node, or let them again."""
+    assert (await s.ask("PATCH", f"/api/v1/nodes/{node}", {"spec": {"unschedulable": on}})).code == 200
+
+
 def most(name: str, unavailable: int) -> Obj:
     """A budget that says ``maxUnavailable``, of the pods of a workload."""
     made = budget(name, 0, app=name)
@@ -75,13 +80,15 @@ async def test_a_pod_that_goes_is_not_healthy_and_still_counts(s: Server):
 
 @contract
 async def test_what_was_evicted_is_remembered_until_it_is_on_its_way_and_its_successor_allows_the_next(s: Server):
-    await s.cluster.join()
+    machine = await s.cluster.join()
     await s.cluster.deploy("work", 2)
     first, second = sorted(await ready(s, 2, "work"), key=key_of)
     await s.create("budgets", most("work", 1))
     await s.until("budgets", "work", counted(2, 1, 2, 1))
+    await cordon(s, machine, on=True)  # until then there is no successor, however slow we are
     assert (await s.evict(first["metadata"]["name"], {"preconditions": {"uid": uid_of(first)}})).code == 201
     refused = await s.evict(second["metadata"]["name"])
+    await cordon(s, machine, on=False)
     allowed = await s.until("budgets", "work", counted(2, 1, 2, 1))
     assert not allowed["status"].get("disruptedPods")
     names = {pod["metadata"]["name"] for pod in await ready(s, 2, "work")}

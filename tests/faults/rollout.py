@@ -1,12 +1,15 @@
 """A rollout with faults between controller and API server, which ends as one without them: that is the whole claim."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.process import Process
 from tests.cluster.world import DONE, World
+from tools.account import Replica
 from tools.faultproxy.plan import Plan
 from tools.faultproxy.proxy import FaultProxy
 
@@ -19,12 +22,27 @@ async def behind(cluster: World, proxy: FaultProxy, *flags: str) -> AsyncIterato
     """The controller as a replica of its own account, whose API server is the proxy."""
     cluster.evidence.lag = LAG
     replica = await cluster.account.replica()
-    access = replace(replica.access, server=proxy.access().server, ca=proxy.access().ca)
-    path = Path(f"{replica.kubeconfig}.proxy")
-    async with cluster.controller(
-        *replica.flags, *flags, kubeconfig=access.write(path, replica.name, cluster.namespace)
-    ) as controller:
+    kubeconfig = through(proxy, replica, cluster.namespace)
+    async with cluster.controller(*replica.flags, *flags, kubeconfig=kubeconfig) as controller:
         yield controller
+
+
+def through(proxy: FaultProxy, replica: Replica, namespace: str) -> Path:
+    """A replica's kubeconfig, by which the proxy is its API server."""
+    access = replace(replica.access, server=proxy.access().server, ca=proxy.access().ca)
+    return access.write(Path(f"{replica.kubeconfig}.proxy"), replica.name, namespace)
+
+
+async def first(*awaited: Coroutine[Any, Any, object]) -> None:
+    """Waits for one of several things; the others are not waited for any more."""
+    tasks = [asyncio.create_task(one) for one in awaited]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def at_rest(cluster: World, nodes: int = 2) -> None:

@@ -194,6 +194,25 @@ async def paused(api: Api, control_plane: ControlPlane) -> None:
             await made.done("2")
 
 
+async def by_expressions(api: Api, control_plane: ControlPlane) -> None:
+    """The policy selects one of two nodes, and the driver's pods, by expressions."""
+    async with world(api, control_plane) as made:
+        first, second = await made.nodes(2)
+        await made.driver("1")
+        nodes = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [second]}]}
+        nodes["matchExpressions"].append({"key": "pool", "operator": "In", "values": [made.pool]})
+        pods = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["driver"]}]}
+        driver = {"name": made.driver_name, "podSelector": pods, "nodeSelector": nodes}
+        driver["upgradePolicy"] = {"autoUpgrade": True, "maxParallelUpgrades": 1, "drain": {"enable": True}}
+        meta = {"name": made.pool, "namespace": made.namespace}
+        kind = {"apiVersion": POLICIES.api_version, "kind": POLICIES.kind}
+        await made.api.create({**kind, "metadata": meta, "spec": {"driver": driver}})
+        async with made.controller(mutant="a state is left out"):
+            await made.state(DONE, first)
+            await made.roll("2")
+            await made.state("uncordon-required", first)
+
+
 async def read(made: World, *policies: str) -> None:
     """Waits until the controller has told that it knows policies as they are now."""
 
@@ -229,6 +248,7 @@ async def another_operator(api: Api, control_plane: ControlPlane) -> None:
         (two_policies, r"S8 .*granted by DriverUpgradePolicy/zz-younger"),
         (paused, "S8 .*granted although the policy is paused"),
         (another_operator, MUTANTS["a foreign label is written"]),
+        (by_expressions, MUTANTS["a state is left out"]),
     ],
     ids=[
         "two that act",
@@ -237,6 +257,7 @@ async def another_operator(api: Api, control_plane: ControlPlane) -> None:
         "of two policies the wrong one",
         "paused",
         "under another operator's policy",
+        "under a policy that selects by expressions",
     ],
 )
 async def test_what_takes_several_to_tell_is_caught(

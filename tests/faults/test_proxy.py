@@ -18,10 +18,11 @@ from tests.contract.server import lease
 from tools.controlplane.api import Api
 from tools.controlplane.cluster import ControlPlane
 from tools.faultproxy.plan import Fault, Kind, Plan, Rule
-from tools.faultproxy.proxy import FaultProxy
+from tools.faultproxy.proxy import REWOUND, FaultProxy
 
 NAMESPACE = "fault-proxy"
 WATCH = {"resourceVersion": "0"}
+STATE = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
 
 
 @pytest_asyncio.fixture
@@ -119,6 +120,31 @@ async def test_a_frozen_view_is_told_everything_when_it_thaws(through: tuple[Fau
         assert (await client.list(LEASES, NAMESPACE)).resource_version != listing.resource_version, "what must be new is new"
         proxy.thaw()
         assert (await anext(events(stream, LEASES))).resource_version == changed.metadata.resource_version
+
+
+async def test_a_watch_that_is_truncated_ends_before_it_has_told_anything(through: tuple[FaultProxy, Client]):
+    proxy, client = through
+    proxy.plan = Plan(1, [Rule((Fault(Kind.TRUNCATED),), ("watch",), times=1)])
+    async with client.watch(LEASES, NAMESPACE, params=STATE, timeout=60) as stream:
+        assert not [event async for event in events(stream, LEASES)]
+
+
+async def test_a_rewound_view_begins_in_the_past_and_catches_up_when_it_thaws(through: tuple[FaultProxy, Client]):
+    proxy, client = through
+    old = await client.patch(LEASES, "a", {"spec": {"holderIdentity": "old"}}, namespace=NAMESPACE)
+    version = old.metadata.resource_version
+    new = await client.patch(LEASES, "a", {"spec": {"holderIdentity": "new"}}, namespace=NAMESPACE)
+    proxy.rewind("leases", version)
+    async with client.watch(LEASES, NAMESPACE, params=STATE, timeout=60) as stream:
+        told = events(stream, LEASES)
+        begin, end = await anext(told), await anext(told)
+        assert (begin.type, begin.resource_version) == ("ADDED", version)
+        assert (end.initial_end, end.resource_version) == (True, version)
+        assert proxy.did(REWOUND)
+        proxy.thaw()
+        assert (await anext(told)).resource_version == new.metadata.resource_version
+    async with client.watch(LEASES, NAMESPACE, params=STATE, timeout=60) as stream:
+        assert (await anext(events(stream, LEASES))).resource_version == new.metadata.resource_version
 
 
 async def test_only_its_own_authority_vouches_for_it(through: tuple[FaultProxy, Client], control_plane: ControlPlane):

@@ -35,7 +35,8 @@ class Behind:
         self._views: dict[str, dict[str, Watch | Ended]] = {}
         # By actor and kind: the first watch, which tells when the kind was first known.
         self._first: dict[str, dict[str, Watch]] = {}
-        self._decided: dict[tuple[str, float], float] = {}
+        # By actor and moment: how old the views were, by kind.
+        self._decided: dict[tuple[str, float], dict[str, float]] = {}
         # By actor: moments, and how old its view was then.
         self._sampled: dict[str, deque[tuple[float, float]]] = {}
 
@@ -69,22 +70,35 @@ class Behind:
         """A write is sent: note how old the view is that it was decided on."""
         if len(self._decided) > 2000:
             self._decided = {key: old for key, old in self._decided.items() if key[1] > now - 600}
-        self._decided[actor, now] = self.lagging(actor, now)
+        self._decided[actor, now] = self._ages(actor, now)
 
-    def decided(self, actor: str, sent: float) -> float:
-        """How old the oldest of the writer's views was when it sent the write."""
-        return self._decided.get((actor, sent), 0.0)
+    def decided(self, actor: str, sent: float) -> dict[str, float]:
+        """How old the oldest of the writer's views of each kind was when it sent the write.
+
+        What it had never been told of is not among them: whoever acts without having looked is no better than who looked.
+        """
+        return self._decided.get((actor, sent), {})
+
+    def _ages(self, actor: str, now: float) -> dict[str, float]:
+        ages: dict[str, float] = {}
+        for view in self._current(actor, now):
+            if (told := _told(view)) is not None:
+                ages[view.kind] = max(ages.get(view.kind, 0.0), now - told)
+        return ages
+
+    def _current(self, actor: str, now: float) -> list[Watch | Ended]:
+        """A client's views, but those that have had no watch for so long that nobody wants them."""
+        views = self._views.get(actor, {})
+        for selection, view in tuple(views.items()):
+            if isinstance(view, Ended) and view.kind not in FOLLOWED and now - view.at > FORGOTTEN:
+                del views[selection]
+        return list(views.values())
 
     def lagging(self, actor: str, now: float) -> float:
         """How old the oldest of a client's views is; without end while one that it needs has never been there."""
         if not self._first.get(actor, {}).keys() >= FOLLOWED:
             return math.inf
-        views = self._views[actor]
-        for selection, view in tuple(views.items()):
-            if isinstance(view, Ended) and view.kind not in FOLLOWED and now - view.at > FORGOTTEN:
-                del views[selection]
-        told = [v.told if isinstance(v, Ended) else v.complete() or v.before or -math.inf for v in views.values()]
-        return now - min(told)
+        return now - min(told if (told := _told(v)) is not None else -math.inf for v in self._current(actor, now))
 
     def sample(self, actor: str, now: float) -> None:
         """Note how old a client's view is at this moment; to be called whenever anything happens."""
@@ -107,3 +121,10 @@ class Behind:
         told = [watch.told for kind, watch in first.items() if kind in FOLLOWED]
         known = [at for at in told if at is not None]
         return max(known) if len(known) == len(FOLLOWED) else math.inf
+
+
+def _told(view: Watch | Ended) -> float | None:
+    """Until when a view shows everything; None where it has never shown anything."""
+    if isinstance(view, Ended):
+        return view.told if view.told > -math.inf else None
+    return view.complete() or view.before

@@ -78,7 +78,7 @@ def live(enough: Callable[[int], bool], seconds: float, told: Callable[[Week], N
     return simulate_with(plan(), play), lived
 
 
-def complaints(weeks: int = WARM_UP + 2 * EDGE, seconds: float = 0.0, edge: int = EDGE) -> list[str]:
+def complaints(weeks: int = WEEKS, seconds: float = 0.0, edge: int = EDGE) -> list[str]:
     """Live through weeks and say all that is wrong with them."""
     outcome, lived = live(lambda count: count >= weeks, seconds, lambda _: None)
     if outcome.violations:

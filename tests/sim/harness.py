@@ -76,7 +76,7 @@ class Run:
     def __init__(self, world: World) -> None:
         self.world = world
         self.loop = world.loop
-        self.checker = Checker(world.plan.subjects(), window=self._window, disorder=0.0)
+        self.checker = Checker(world.plan.subjects(), window=self._window, disorder=0.0, ages=self._ages)
         world.server.audits += [self._sample, self.checker.take]
         self.trace = Trace(world.server)
         self.faults = Faults(world, self.trace)
@@ -93,7 +93,7 @@ class Run:
     def _window(self, entry: Event) -> float:
         """How old the view was that a write was decided on: as old as our watches were behind, and what a decision takes."""
         if entry.ours:
-            behind = self.world.network.views.decided(entry.actor, entry.sent)
+            behind = max(self.world.network.views.decided(entry.actor, entry.sent).values(), default=0.0)
         elif self.replica is None:
             behind = math.inf
         else:
@@ -102,6 +102,12 @@ class Run:
             if entry.at - views.seeing_since(actor) < SLACK + behind:
                 behind = math.inf  # what had been there before it could see has not been acted on yet
         return SLACK + min(behind, FORGOTTEN)
+
+    def _ages(self, entry: Event) -> dict[str, float]:
+        """The same of one of our writes, by kind."""
+        return {
+            k: SLACK + min(old, FORGOTTEN) for k, old in self.world.network.views.decided(entry.actor, entry.sent).items()
+        }
 
     def start(self) -> None:
         """Start a new process."""
@@ -168,10 +174,12 @@ class Run:
         self.checker.violate("L3", "", "does not come to rest")
 
     async def _idle(self) -> None:
-        before = self.checker.writes
+        before, said = self.checker.writes, self.checker.said
         await asyncio.sleep(600.0)
         if self.checker.writes != before:
             self.checker.violate("L3", "", f"{self.checker.writes - before} writes in ten minutes at rest")
+        if self.checker.said != said:
+            self.checker.violate("L3", "", f"{self.checker.said - said} writes of a status in ten minutes at rest")
 
     def _failed_tasks(self) -> None:
         for replica in (*self._old, self.replica):

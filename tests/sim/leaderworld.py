@@ -249,7 +249,8 @@ class Cluster:
 
     def _window(self, entry: Event) -> float:
         known = entry.ours or not self.troubles.any
-        behind = self.world.network.views.decided(entry.actor, entry.sent) if known else self._blind(entry.at)
+        ages = self.world.network.views.decided(entry.actor, entry.sent)
+        behind = max(ages.values(), default=0.0) if known else self._blind(entry.at)
         return SLACK + min(behind, FORGOTTEN)
 
     def _blind(self, at: float) -> float:

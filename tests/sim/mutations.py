@@ -307,6 +307,70 @@ MUTANTS: dict[str, tuple[str, str, *tuple[Edit, ...]]] = {
         "L3",
         ("kube.follow:Follower._counted", "silence=SILENCE", "silence=None"),
     ),
+    "one 404 is taken for a missing definition": (
+        "a mistaken 404 as the controller starts anew",
+        "S7",
+        ("kube.reflector:Reflector._not_found", "if confirmed := ", "if confirmed := True or "),
+    ),
+    "a DaemonSet that is away for a moment is gone": (
+        "a DaemonSet is away for a minute",
+        "S7",
+        ("upgrade.putback:daemonset_gone", "GONE_SECONDS", "5.0"),
+    ),
+    "a node without its driver is given back": (
+        "disabled in the middle of a restart",
+        "S7",
+        ("upgrade.putback:is_finished_first", "not in FINISHING or", "not in FINISHING or True or"),
+    ),
+    "failed nodes are given back": (
+        "disabled with a failed node",
+        "S7",
+        ("upgrade.putback:put_back", "and turn.view.node.unschedulable", "and False"),
+    ),
+    "a drain has half its time": (
+        "budget that allows nothing",
+        "S7",
+        ("upgrade.turn:timeout_of", "spec.drain.timeout_seconds", "spec.drain.timeout_seconds // 2"),
+    ),
+    "a cordon that is lifted once fails the node": (
+        "uncordoned meanwhile",
+        "S7",
+        (_VACATE + "recordon", "turn.record.recordons >= MAX_RECORDONS", "True"),
+    ),
+    "the pod deletion takes what the drain is to take": (
+        "pod deletion, then drain",
+        "S3",
+        (_VACATE + "deletion_rules", "by_label or _uses_device(turn, pod)", "True or by_label or _uses_device(turn, pod)"),
+    ),
+    "nodes that are not ready are granted": (
+        "a node that is not ready for a while",
+        "S8",
+        ("upgrade.idle:why_not_eligible", "if not view.node.ready and", "if False and"),
+    ),
+    "another operator's nodes are taken": (
+        "another operator's node",
+        "S8",
+        (
+            "upgrade.decide:other_operators",
+            "return view.annotated(view.keys.requestor_mode) and not engaged",
+            "return False",
+        ),
+    ),
+    "the peer's clocks are written": (
+        "restart",
+        "S11",
+        (
+            "upgrade.turn:Turn._peer_clocks",
+            "{key: None for key in keys if self.view.annotated(key)}",
+            '{key: "0" for key in keys}',
+        ),
+    ),
+    "refused evictions are repeated a second too soon": (
+        "budget that allows nothing",
+        "S15",
+        ("operate.answers:_too_many", "BUDGET_RETRY", "4.0"),
+        ("operate.evictor:Evictor._spent_budget", "is_ready(evictee.pod)", "False"),
+    ),
     "a step that is off waits": (
         "a step that is off, set by hand",
         "L1",

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from tests.checker import Event
+from tests.sim.network import Verdict, error_answer
 from tests.sim.objects import Obj, key_of, labels
 from tests.sim.workloads import Workload, budget
-from tests.sim.world import DAEMONSET, DRAIN_SKIP, KEEP, REQUESTED, SKIP, STATE, Plan, World
+from tests.sim.world import DAEMONSET, DRAIN_SKIP, KEEP, REQUESTED, REQUESTOR, SKIP, STATE, Plan, World
 
 DRAIN: Obj = {"enable": True, "timeoutSeconds": 120, "deleteEmptyDir": True}
 RESTART: Obj = {"timeoutSeconds": 60, "maxRestarts": 3}
@@ -69,6 +70,20 @@ def _restart_unseen(world: World) -> None:
     world.server.audits.append(look)
 
 
+def _disable_at_restart(world: World) -> None:
+    """As soon as it must have been seen that a driver pod was deleted the policy is switched off."""
+    done: list[str] = []
+
+    world.kubelets.behaviour.ready = (5.0, 6.0)
+
+    def look(entry: Event) -> None:
+        if not done and entry.ours and entry.kind == "pods" and entry.verb == "DELETE":
+            done.append(entry.key)
+            world.loop.call_later(2.5, lambda: world.edit_policy(autoUpgrade=False))
+
+    world.server.audits.append(look)
+
+
 SCENES: dict[str, Callable[[], Plan]] = {
     "restart": lambda: _plan(3, _policy()),
     "drain": lambda: _plan(3, _policy(drain=DRAIN), Workload("w0", 5)),
@@ -94,6 +109,12 @@ SCENES: dict[str, Callable[[], Plan]] = {
     ),
     "pod deletion": lambda: _plan(
         3, _policy(podDeletion={"podSelector": "app=w0", "timeoutSeconds": 60}), Workload("w0", 3), Workload("w1", 3)
+    ),
+    "pod deletion, then drain": lambda: _plan(
+        2,
+        _policy(drain=DRAIN, podDeletion={"podSelector": "app=w0", "timeoutSeconds": 60}),
+        Workload("w0", 3),
+        Workload("w1", 3),
     ),
     "validation": lambda: _plan(
         3, _policy(2, drain=DRAIN, validation={"podSelector": "app=validator", "timeoutSeconds": 60}), validators=True
@@ -139,6 +160,52 @@ SCENES: dict[str, Callable[[], Plan]] = {
     ),
     "cordon to be kept": lambda: _plan(
         1, _policy(drain=DRAIN), Workload("w0", 2), script=[(1.0, lambda w: w.annotate_node("n00", KEEP, "true"))]
+    ),
+    "disabled in the middle of a restart": lambda: _plan(
+        2, _policy(drain=DRAIN), Workload("w0", 2), script=[(0.0, _disable_at_restart)]
+    ),
+    "disabled with a failed node": lambda: _plan(
+        2,
+        _policy(failureThreshold=2),
+        broken=["n00"],
+        may_fail=True,
+        script=[(90.0, lambda w: w.edit_policy(autoUpgrade=False))],
+    ),
+    "another operator's node": lambda: _plan(
+        2,
+        _policy(drain=DRAIN),
+        Workload("w0", 2),
+        script=[
+            (-0.0, lambda w: w.label_node("n01", SKIP, "true")),
+            (0.0, lambda w: w.annotate_node("n01", REQUESTOR, "true")),
+            (5.0, lambda w: w.label_node("n01", SKIP, None)),
+        ],
+    ),
+    "a node that is not ready for a while": lambda: _plan(
+        3,
+        _policy(drain=DRAIN),
+        Workload("w0", 3),
+        script=[
+            (-0.0, lambda w: w.label_node("n02", SKIP, "true")),
+            (0.0, lambda w: w.set_ready("n02", ready=False)),
+            (5.0, lambda w: w.label_node("n02", SKIP, None)),
+            (40.0, lambda w: w.set_ready("n02", ready=True)),
+        ],
+    ),
+    "a DaemonSet is away for a minute": lambda: _plan(
+        2,
+        _policy(drain=DRAIN),
+        script=[
+            (20.0, lambda w: w.label_node("n01", "gpu", None)),
+            (50.0, lambda w: w.label_node("n01", "gpu", "true")),
+        ],
+    ),
+    "a mistaken 404 as the controller starts anew": lambda: _plan(
+        3,
+        _policy(drain=DRAIN),
+        Workload("w0", 5),
+        verdicts={("WATCH", "driverupgradepolicies"): [Verdict(answer=error_answer(404, "NotFound", "not found"))]},
+        script=[(9.0, lambda w: w.restart())],
     ),
     "node deleted": lambda: _plan(3, _policy(drain=DRAIN), Workload("w0", 3), script=[(1.0, _delete_n00)]),
     "node deleted and back with its marks": lambda: _plan(

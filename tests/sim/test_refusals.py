@@ -44,6 +44,10 @@ def any_grant(call: Call) -> bool:
     return call.route is not None and call.route.kind == "nodes" and _cordons(call)
 
 
+def mark_of_bad(call: Call) -> bool:
+    return call.route is not None and (call.route.kind, call.route.name) == ("nodes", BAD)
+
+
 def deletion(call: Call) -> bool:
     return call.route is not None and call.route.kind == "pods" and call.method == "DELETE"
 
@@ -73,6 +77,13 @@ def played(error: RefusedError, concerned: Callable[[Call], bool]) -> tuple[dict
 
     simulate_with(plan, play)
     return found, status, refused
+
+
+def test_a_mark_that_is_refused_is_sent_again_ever_later():
+    """A mark waits for its turn before each try: that its node was looked at meanwhile is no success."""
+    states, _, refused = played(RefusedError(403, "Forbidden", FREEZE), mark_of_bad)
+    assert 3 < len(refused) <= TRIES, [round(at - refused[0], 1) for at in refused]
+    assert {state for name, state in states.items() if name != BAD} == {"upgrade-done"}
 
 
 @pytest.mark.parametrize(

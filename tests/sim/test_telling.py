@@ -18,7 +18,7 @@ from tests.sim.scenes import SCENES, scene
 from tests.sim.world import POLICY, STATE, Plan, World
 from tests.unit.upgrade.test_narration import STEPS
 
-RATE, BURST = 20, 100
+RATE, BURST = 10, 25
 
 
 def watched(plan: Plan, *more: Callable[[World], None]) -> tuple[list[Event], list[str]]:

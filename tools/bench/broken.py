@@ -35,7 +35,7 @@ from tools.bench.kinds import (
 )
 from tools.bench.obstacles import denials_in_force, namespace_of, obstacles, pods_of
 from tools.bench.setting import PODS_PER_NODE, SETTLE_SECONDS, IncompleteError, Size
-from tools.bench.subject import STATE_LABEL, STATUS_SECONDS, is_done
+from tools.bench.subject import STATE_LABEL, is_done
 from tools.bench.witness import evidence_of
 from tools.controllerprocess import ControllerProcess
 from tools.controlplane import scene
@@ -55,6 +55,8 @@ PAIRS = 3
 """At least so many rollouts of each: one differs from the next by as much as may be told here."""
 LIMIT = 1.10
 """What the ratio is to stay below."""
+STATUS_SECONDS = 15.0
+"""How long the policies' statuses may take to tell what became of the nodes."""
 _WORDS = 70
 
 

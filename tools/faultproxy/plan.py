@@ -20,13 +20,15 @@ class Kind(StrEnum):
     HTML = "html"
     """Refused as a load balancer does it: a page of HTML."""
     TRUNCATED = "truncated"
-    """The answer breaks off in its middle."""
+    """The answer breaks off in its middle; a watch ends in good form where its first event should be."""
     SLOW = "slow"
     """Passed on late."""
     LATE = "late"
     """Passed on at once, answered late."""
     HANGS = "hangs"
     """Never answered, until the connection is reset after `seconds`."""
+    HELD = "held"
+    """On its way for as long as the test wants, which then decides what becomes of it (`proxy.holds`)."""
     TRICKLE = "trickle"
     """The body comes in small pieces."""
     CUT = "cut"
@@ -89,6 +91,7 @@ class Rule:
         chance: Of each request that matches.
         times: How often at most; negative for ever.
         skip: So many that match are let pass first.
+        containing: What the body has in it.
     """
 
     faults: tuple[Fault, ...]
@@ -97,11 +100,12 @@ class Rule:
     chance: float = 1.0
     times: int = -1
     skip: int = 0
+    containing: bytes = b""
     hits: int = field(default=0, init=False)
 
-    def matches(self, call: Call) -> bool:
+    def matches(self, call: Call, body: bytes = b"") -> bool:
         """Whether this request is one of those; a rule without verbs is for watches if its faults are."""
-        if self.resources and call.resource not in self.resources:
+        if (self.resources and call.resource not in self.resources) or self.containing not in body:
             return False
         if self.verbs:
             return call.verb in self.verbs
@@ -115,10 +119,10 @@ class Plan:
         self.rules = list(rules)
         self._random = random.Random(f"{seed} fault proxy")  # noqa: S311 - not a secret
 
-    def judge(self, call: Call) -> Fault | None:
+    def judge(self, call: Call, body: bytes = b"") -> Fault | None:
         """What happens to this request; nothing for most."""
         for rule in self.rules:
-            if rule.times == rule.hits or not rule.matches(call):
+            if rule.times == rule.hits or not rule.matches(call, body):
                 continue
             if rule.skip > 0:
                 rule.skip -= 1
@@ -128,6 +132,11 @@ class Plan:
             rule.hits += 1
             return self._random.choice(rule.faults)
         return None
+
+    @property
+    def spent(self) -> bool:
+        """Whether everything has happened that was to happen a number of times."""
+        return all(rule.hits == rule.times for rule in self.rules if rule.times >= 0)
 
     def clear(self) -> None:
         """From now on everything works."""

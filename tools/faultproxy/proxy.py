@@ -29,7 +29,9 @@ from tools.controlplane.binaries import resolve
 from tools.controlplane.kubeconfig import Access
 from tools.controlplane.process import ComponentError
 from tools.controlplane.terminal import Reporter
+from tools.faultproxy import past
 from tools.faultproxy.calls import Call, parse
+from tools.faultproxy.holding import Held
 from tools.faultproxy.plan import REASONS, Fault, Kind, Plan
 from tools.faultproxy.watching import coalesced, is_bookmark, lines
 
@@ -39,6 +41,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 _PIECE = 64
 _PIECES = 40
 FROZEN = "frozen"
+REWOUND = "rewound"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class FaultProxy:
         self._news = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._frozen: dict[str, tuple[str, asyncio.Event]] = {}
+        self._rewound: set[str] = set()
         self._watches: dict[asyncio.Task[None], Call] = {}
+        self._held: asyncio.Queue[Held] = asyncio.Queue()
 
     @classmethod
     @asynccontextmanager
@@ -114,15 +119,37 @@ class FaultProxy:
                 await self._news.wait()
         return found[0]
 
+    async def holds(self, timeout: float = 120.0) -> Held:  # noqa: ASYNC109
+        """Wait for the next request that is held, each once."""
+        async with asyncio.timeout(timeout):
+            return await self._held.get()
+
+    def held(self) -> list[Held]:
+        """What is held by now, each once."""
+        return [self._held.get_nowait() for _ in range(self._held.qsize())]
+
+    async def spent(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109
+        """Wait until everything of the plan has happened that was to happen a number of times."""
+        async with asyncio.timeout(timeout):
+            while not self.plan.spent:
+                self._news.clear()
+                await self._news.wait()
+
     # Views that stand still.
 
     def freeze(self, resource: str, version: str) -> None:
         """From now on watches of a resource tell nothing, and lists that any version will do for are of this one."""
         self._frozen[resource] = (version, asyncio.Event())
 
+    def rewind(self, resource: str, version: str) -> None:
+        """The same, and watches that begin with the state are told that of this version: who starts now sees the past."""
+        self.freeze(resource, version)
+        self._rewound.add(resource)
+
     def thaw(self, *resources: str) -> None:
         """Views go on, with everything that they have missed; all where none is named."""
         for resource in resources or tuple(self._frozen):
+            self._rewound.discard(resource)
             _, over = self._frozen.pop(resource)
             over.set()
 
@@ -137,8 +164,8 @@ class FaultProxy:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         call = parse(request.method, request.path, request.query)
-        fault = self.plan.judge(call)
         body = await request.read()
+        fault = self.plan.judge(call, body)
         try:
             if call.verb == "watch":
                 return await self._watch(request, call, fault)
@@ -147,6 +174,8 @@ class FaultProxy:
             return _reset(request)  # the server is away, and so are we
 
     async def _answer(self, request: web.BaseRequest, call: Call, body: bytes, fault: Fault | None) -> web.StreamResponse:
+        if fault is not None and fault.kind is Kind.HELD:
+            return await self._hold(request, call, body)
         kind = fault.kind if fault else None
         passed_on = fault is None or fault.applied or kind not in {Kind.LOST, Kind.REFUSED, Kind.HTML, Kind.HANGS}
         self._note(call, str(fault or ""), passed_on=passed_on)
@@ -172,6 +201,14 @@ class FaultProxy:
             case Kind.LATE:
                 await asyncio.sleep(fault.seconds)
         return truth
+
+    async def _hold(self, request: web.BaseRequest, call: Call, body: bytes) -> web.StreamResponse:
+        """Kept until the test says what becomes of it, whether or not its sender is still there."""
+        held = Held(call, lambda: self._forward(request, call, body))
+        self._note(call, Kind.HELD.value, passed_on=False)
+        self._held.put_nowait(held)
+        answer = await held.answer()
+        return _reset(request) if answer is None else answer
 
     async def _forward(self, request: web.BaseRequest, call: Call, body: bytes) -> web.Response:
         async with self._send(request, self._query(request, call), body) as answer:
@@ -202,15 +239,19 @@ class FaultProxy:
     # Watches.
 
     async def _watch(self, request: web.BaseRequest, call: Call, fault: Fault | None) -> web.StreamResponse:
-        if fault is not None and fault.kind not in {*_SHAPED, Kind.TRICKLE, Kind.SLOW, Kind.LATE}:
+        if fault is not None and fault.kind not in {*_SHAPED, Kind.TRUNCATED, Kind.TRICKLE, Kind.SLOW, Kind.LATE}:
             plain = replace(fault, kind=Kind.LOST) if fault.kind is Kind.UNANSWERED else fault
             return await self._answer(request, call, b"", plain)
         self._note(call, str(fault or ""), passed_on=True)
         if fault is not None and fault.kind in {Kind.SLOW, Kind.LATE}:
             await asyncio.sleep(fault.seconds)
-        async with self._send(request, dict(request.query), b"") as answer:
-            response = web.StreamResponse(status=answer.status, headers=_back(answer))
-            await response.prepare(request)
+        query, response = dict(request.query), None
+        if call.resource in self._rewound and past.asked(query):
+            query, response = await self._replayed(request, call)
+        async with self._send(request, query, b"") as answer:
+            if response is None:
+                response = web.StreamResponse(status=answer.status, headers=_back(answer))
+                await response.prepare(request)
             task = asyncio.create_task(self._relay(answer, response, call, fault), name=f"proxy: {call}")
             self._watches[task] = call
             try:
@@ -228,6 +269,18 @@ class FaultProxy:
                 await response.write_eof()
             return response
 
+    async def _replayed(self, request: web.BaseRequest, call: Call) -> tuple[dict[str, str], web.StreamResponse]:
+        """Tell a watch the state of the past; returns how to go on when the view does, and the answer so far."""
+        version, over = self._frozen[call.resource]
+        self._note(call, REWOUND, passed_on=True)
+        async with self._send(request, past.listing(dict(request.query), version), b"") as answer:
+            state = past.told(await answer.read(), version)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(state)
+        await over.wait()
+        return past.following(dict(request.query), version), response
+
     async def _relay(
         self, answer: aiohttp.ClientResponse, response: web.StreamResponse, call: Call, fault: Fault | None
     ) -> None:
@@ -238,8 +291,9 @@ class FaultProxy:
         await say.begin()
         holding = asyncio.create_task(say.flush_for_ever()) if fault and fault.kind is Kind.COALESCED else None
         try:
-            async for line in lines(answer.content):
-                await say.line(line)
+            with suppress(_OverError):
+                async for line in lines(answer.content):
+                    await say.line(line)
             await say.flush()
         finally:
             if holding is not None:
@@ -251,6 +305,10 @@ _SHAPED = frozenset({Kind.CUT, Kind.SILENT, Kind.HALF_OPEN, Kind.COALESCED, Kind
 
 class _CutError(Exception):
     """The watch is to be reset."""
+
+
+class _OverError(Exception):
+    """The watch is to end in good form."""
 
 
 class _Sayer:
@@ -293,6 +351,8 @@ class _Sayer:
         match self._kind:
             case Kind.NO_BOOKMARKS if is_bookmark(line):
                 return
+            case Kind.TRUNCATED:
+                raise _OverError
             case Kind.COALESCED:
                 self._held.append(line)
             case Kind.CUT:
@@ -322,8 +382,8 @@ class _Sayer:
 def _reset(request: web.BaseRequest) -> web.Response:
     """Ends the connection with a TCP reset; what is returned reaches nobody."""
     if request.transport is not None:
-        sock = request.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if (sock := request.transport.get_extra_info("socket")) is not None:  # else it is closing already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
     return web.Response()
 

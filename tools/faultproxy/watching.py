@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 import aiohttp
 import orjson
 
+INITIAL_END = "k8s.io/initial-events-end"
+
 
 async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Whole lines, of any length, with their ends."""
@@ -19,7 +21,7 @@ def is_bookmark(line: bytes) -> bool:
     """Whether it is a bookmark that nobody would miss: not the one that ends the initial state."""
     event = orjson.loads(line)
     meta = event["object"].get("metadata", {})
-    return event["type"] == "BOOKMARK" and "k8s.io/initial-events-end" not in (meta.get("annotations") or {})
+    return event["type"] == "BOOKMARK" and INITIAL_END not in (meta.get("annotations") or {})
 
 
 def coalesced(held: list[bytes]) -> list[bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.api.meta import KubeObject, ObjectMeta
+from controller.api.meta import KubeObject, ObjectMeta, timestamp
 from controller.api.node import Node
 from controller.api.pod import Pod, ResourceRequirements
 from controller.api.policy import Drain, PodDeletion, PolicyObject, UpgradePolicySpec
@@ -260,3 +260,12 @@ def test_policy_defaults():
 
 def test_defaults_are_left_out_when_encoded():
     assert msgspec.json.encode(ObjectMeta(name="x")) == b'{"name":"x"}'
+
+
+def test_a_time_is_written_in_whole_seconds():
+    assert timestamp(1_000_000.4) == "1970-01-12T13:46:40Z"
+
+
+@pytest.mark.parametrize("at", [None, 0.0, -5.0, 253_402_300_799.9 + 604_800, float("inf")])
+def test_a_time_that_is_none_is_left_out(at):
+    assert timestamp(at) == ""

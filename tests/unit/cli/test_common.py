@@ -12,7 +12,6 @@ from controller.cli.common import (
     execute,
     explain_error,
     machine,
-    rfc3339,
     suggest,
 )
 from controller.kube.errors import ConfigError, Forbidden, KubeError, NetworkError, ServerError, Unauthorized
@@ -45,11 +44,6 @@ def test_durations_have_two_units_at_most(seconds: float, text: str):
 def test_a_time_that_is_a_day_away_or_more_has_its_date(away: float, form: str):
     then = datetime.fromtimestamp(NOW + away, UTC).astimezone()
     assert clock(NOW + away, NOW) == then.strftime(form)
-
-
-def test_times_for_programs():
-    assert rfc3339(1_000_000.4) == "1970-01-12T13:46:40Z"
-    assert rfc3339(0) == ""
 
 
 def test_close_names_are_suggested_and_others_are_not():

@@ -354,6 +354,20 @@ async def test_a_single_404_at_the_start_is_not_taken_for_an_absent_resource() -
         assert (informer.absent, versions(informer)) == (False, {"a": "5"})
 
 
+@pytest.mark.parametrize(
+    ("between", "state"),
+    [
+        (status_answer(400, "BadRequest"), node_list(10, node("a", 5))),  # the second 404 is the answer to a list then
+        (status_answer(500, "InternalError"), Answer(200, (watch_list(10, node("a", 5)), HANG))),
+    ],
+)
+async def test_a_second_404_confirms_the_first_only_as_the_next_answer(between: Answer, state: Answer) -> None:
+    absent = Answer(404, (b"404 page not found\n",))
+    async with running(absent, between, absent, state, resource=CUSTOM) as (informer, _):
+        await informer.wait_for_sync()
+        assert (informer.absent, versions(informer)) == (False, {"a": "5"})
+
+
 async def test_objects_are_not_given_up_for_a_single_404() -> None:
     absent = Answer(404, (b"404 page not found\n",))
     async with running(Answer(200, (watch_list(10, node("a", 5)), 400)), absent, absent, resource=CUSTOM) as (informer, _):

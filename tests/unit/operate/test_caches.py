@@ -12,6 +12,7 @@ from controller.operate.caches import Caches
 from controller.operate.options import Options
 from tests.unit.kube.fake import Answer, FakeTransport, json_answer, make_client, node, node_list
 from tests.unit.upgrade.builders import daemonset, pod
+from tests.unit.upgrade.test_revision import revision
 
 pytestmark = pytest.mark.looptime
 DAEMONSET = {
@@ -67,3 +68,44 @@ async def test_a_node_that_is_deleted_between_two_pages_of_a_new_leaders_list_st
     store.delete(NODES.decoder.decode(json.dumps(node("gone", 110))))
     await listing
     assert [n.name for n in store.list()] == ["stays"]
+
+
+async def test_an_older_revision_is_not_taken_for_the_newest_while_that_is_missing():
+    """What a deleted DaemonSet leaves is collected in no order: its old pods were current, and their nodes done."""
+    caches = made(1)
+    ds, store = daemonset(), caches.controller_revisions["ops"].store
+    older, newest = revision("drv-a", 1), revision("drv-b", 2)
+    store.apply(older)
+    store.apply(newest)
+    assert caches.revisions(ds).newest == ("b", 2)
+    store.delete(newest)
+    assert caches.revisions(ds).newest is None
+    store.apply(revision("drv-c", 3))
+    assert caches.revisions(ds).newest == ("c", 3)
+
+
+async def test_where_the_daemonset_stands_what_a_list_says_is_the_newest():
+    """A person deleted the newest revision, or all of them: the DaemonSet controller counts on from what is left."""
+    caches = made(1)
+    store = caches.controller_revisions["ops"].store
+    first, newest = revision("drv-a", 1), revision("drv-b", 9)
+    for each in (first, newest):
+        store.apply(each)
+        store.delete(each)
+    await caches.list_revisions("ops", "ds", frozenset({"b"}))
+    store.apply(revision("drv-d", 1))
+    assert caches.revisions(daemonset()).newest == ("d", 1)
+
+
+async def test_numbers_of_revisions_are_forgotten_with_the_last_of_them_or_with_the_daemonset():
+    caches = made(1)
+    store, daemonsets = caches.controller_revisions["ops"].store, caches.daemonsets["ops"].store
+    strange = revision("web-a", 4, owner="a StatefulSet")
+    store.apply(strange)
+    store.apply(revision("drv-a", 1))
+    store.delete(strange)
+    assert caches._highest == {"ds": 1}
+    held = daemonsets.get("ops/ds")
+    assert held is not None
+    daemonsets.delete(held)
+    assert caches._highest == {}

@@ -10,8 +10,10 @@ import pytest
 from controller.api.node import Node
 from controller.kube.client import Client
 from controller.kube.clock import ServerClock
+from controller.kube.ratelimiters import Unlimited
 from controller.kube.store import Store
 from controller.kube.workqueue import WorkQueue
+from controller.operate.marking import Marking
 from controller.operate.worker import LINE_SECONDS, LINES_AT_ONCE, Worker
 from controller.upgrade.reasons import Reason
 from controller.upgrade.record import Failure
@@ -69,7 +71,10 @@ class Bench:
         pods: Any = Pods()
         effects: Any = Effects()
         queue = WorkQueue[str]()
-        self.worker = Worker(client, self._nodes, queue, views, pods, effects, _nothing, _nothing, _nothing, pytest.fail)
+        marking = Marking(Unlimited(), queue.add)
+        self.worker = Worker(
+            client, self._nodes, queue, views, pods, effects, marking, _nothing, _nothing, _nothing, pytest.fail
+        )
 
     async def look(self, seen: NodeView) -> list[str]:
         """Looks at a node, and returns the reasons that were said at info level meanwhile."""

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.api.meta import timestamp
 from controller.upgrade.statuspatch import keep_times, left_behind, replacing
-from controller.upgrade.summary import stamp
 from tests.sim.objects import merge_patch
 from tests.unit.upgrade.builders import NOW
 
@@ -40,5 +40,5 @@ def test_a_condition_keeps_its_time_until_its_status_changes():
         {"type": "Other", "status": "False", "lastTransitionTime": "then"},
     ]
     keep_times(conditions, earlier, NOW, 7)
-    assert [c["lastTransitionTime"] for c in conditions] == ["then", stamp(NOW), stamp(NOW)]
+    assert [c["lastTransitionTime"] for c in conditions] == ["then", timestamp(NOW), timestamp(NOW)]
     assert {c["observedGeneration"] for c in conditions} == {7}
