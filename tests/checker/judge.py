@@ -150,6 +150,7 @@ class Judge:
 
     def notice(self, entry: Event) -> None:
         """Any write: what it means for what is judged later."""
+        self.putbacks.notice(entry)
         if entry.kind == self.subject.kind and entry.key == self.subject.policy_key and entry.new is not None:
             policy = upgrade_policy(entry.new)
             self._good_policy = policy if valid(policy) else self._good_policy

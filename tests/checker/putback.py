@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 GONE = 95.0
 """Seconds for which no DaemonSet has wanted a node: two minutes by a clock that runs a fifth faster and tells whole ones."""
+MOST_PROCESSES = 64
 FINISHING = frozenset({"pod-restart-required", "validation-required", "uncordon-required"})
 
 
@@ -23,6 +24,15 @@ class PutBacks:
         self._judge = judge
         self._names = judge.names
         self._sight = judge.sight
+        self._acting: dict[str, float] = {}
+        """Since when each of our processes has written: what was before it goes by what the record says."""
+
+    def notice(self, entry: Event) -> None:
+        """Any write."""
+        if entry.ours:
+            self._acting.setdefault(entry.actor, entry.sent)
+            while len(self._acting) > MOST_PROCESSES:
+                del self._acting[next(iter(self._acting))]
 
     def due(self, entry: Event, old: Obj, since: float) -> bool:
         """Whether there is a reason: policy disabled, gone or not selecting; relabelled done; DaemonSet gone for long."""
@@ -46,10 +56,12 @@ class PutBacks:
         """What may have been seen of an object in the last two minutes: stories, one of which must do.
 
         Where the view was older than that, one moment is all that it showed. How long anything has been so is not judged
-        where the clock was set, or a person wrote into the record since when it is.
+        where the clock was set, or a person wrote into the record since when it is; nor for longer than this process acts,
+        for a DaemonSet that came and went while nobody looked was never seen.
         """
         timed = not entry.set_by and not self._judge.deadlines.rewritten(entry.key)
-        seen, begin = max(since, self._sight.earliest(kind)), entry.sent - GONE if timed else entry.sent
+        acting = self._acting.get(entry.actor, entry.sent)
+        seen, begin = max(since, self._sight.earliest(kind)), max(entry.sent - GONE, acting) if timed else entry.sent
         changes = (at for at, _, _ in self._sight.between(kind, key, seen, entry.sent) if at > seen)
         return [self._story(kind, key, begin, moment) for moment in (seen, *changes)]
 
