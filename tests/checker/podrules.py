@@ -167,8 +167,9 @@ class PodRules:
     def done(self, name: str, since: float, *, validated: bool) -> None:
         """Done means done: driver current and ready, validators ready (unless a person set the state behind them)."""
         policies = self._judge.policies(since)
-        # Where no policy says which pods are the driver's its DaemonSet does, which has let go of an orphan.
-        drivers = [p for p in self.drivers(name) if all(policies) or controller_of(p) is not None]
+        # Where no enabled policy says which pods are the driver's its DaemonSet does, and it has let go of an orphan.
+        said = all(policy.get("autoUpgrade") for policy in policies)
+        drivers = [p for p in self.drivers(name) if said or controller_of(p) is not None]
         complaints = [self._complaint("driver", name, since, drivers)]
         selectors = [p.get("autoUpgrade") and step(p, "validation").get("podSelector") for p in policies]
         # By a policy that cannot be understood nothing is done: the last good one stands in, and that may be an old one.

@@ -43,6 +43,7 @@ SEEDS = {
     (53, ""): "simulator: a view that caught up this moment was held to have shown a lifted cordon all along",
     (135, "storm"): "simulator: a node that changed while the state was sent was not in it, and was counted as gone",
     (33, "storm"): "a record on its way while the server's clock was set was taken for younger: no job was waited for",
+    (557, "meddle"): "checker: the same of an orphan, where the policy was disabled",
     (
         3154,
         "",
