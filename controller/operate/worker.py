@@ -180,9 +180,9 @@ class Worker:
                 return True  # what is known of its pods is kept until it can be said whether they matter
             needed = self._look_at_pods(view)
             patch = decision.patch
-            if patch is not None and not self._marking.may_write(view, patch):
-                return needed
             if patch is not None:
+                if not self._marking.may_write(view, patch):
+                    return needed
                 have_met = not await self._write(view, patch, last=have_met)
                 continue
             reads = any(isinstance(a, ListRevisions | ReadClaims) for a in decision.actions)
